@@ -1,0 +1,1 @@
+"""What was asked and answered, and the labels that come later."""

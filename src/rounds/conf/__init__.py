@@ -1,0 +1,1 @@
+"""Hydra groups over the core specs; overrides become frozen specs."""

@@ -1,0 +1,1 @@
+"""Rounds: the whole life of an image classifier."""

@@ -1,0 +1,135 @@
+"""What the house needs from outside, as Protocols; `stores` keeps them, `wiring` opens them, one conformance suite
+each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from rounds.core.records import Captured, Cost, Event, Label
+
+Clock = Callable[[], datetime]
+
+
+class Blobs(Protocol):
+    """Bytes by the SHA-256 digest of their content."""
+
+    def put(self, data: bytes) -> str:
+        """Keep the bytes once; return their digest. WorldFault where they cannot be kept whole."""
+
+    def get(self, digest: str) -> bytes:
+        """The bytes; UnknownId where absent, DamagedData where they no longer match."""
+
+    def has(self, digest: str) -> bool: ...
+
+    def delete(self, digest: str) -> bool:
+        """Forget the bytes; False where they were not there."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+
+class EventLog(Protocol):
+    """The append-only, hash-chained log of everything that was decided."""
+
+    def append(self, kind: str, *, who: str, why: str, evidence: Mapping[str, Any]) -> Event:
+        """Add one event in one transaction, chained to the last; safe between processes."""
+
+    def read(self, after: int = 0, kinds: Sequence[str] = ()) -> Sequence[Event]:
+        """Events with seq > after, in order, of these kinds or of all."""
+
+    def head(self) -> int:
+        """The seq of the last event, 0 for an empty log; cheap enough to poll."""
+
+
+class Captures(Protocol):
+    """What was asked and answered, and the labels that come later."""
+
+    def record(self, rows: Sequence[Captured]) -> Sequence[int]:
+        """Keep answered films in one transaction; their places in the total order."""
+
+    def since(self, seq: int, limit: int = 10_000, bundle: str | None = None) -> Sequence[Captured]:
+        """Rows with a greater seq, in order."""
+
+    def find(self, prediction: str) -> Captured | None: ...
+
+    def by_reference(self, reference: str) -> Sequence[Captured]: ...
+
+    def attach(self, labels: Sequence[tuple[str, Label]]) -> None:
+        """Keep labels for known predictions (id, label), in one transaction; the first label of a prediction stays."""
+
+    def labels(self, predictions: Sequence[str] | None = None) -> Mapping[str, Label]:
+        """The label of each of these predictions, or of all, by prediction id."""
+
+    def erase(self, subject: str) -> Sequence[str]:
+        """Drop a subject's rows and labels; digests of images that no other row needs."""
+
+    def count(self) -> int: ...
+
+
+class Snapshots(Protocol):
+    """Small states that must survive a restart, replaced only by whoever saw the last one."""
+
+    def load(self, key: str) -> tuple[int, bytes] | None:
+        """The state's number and bytes."""
+
+    def save(self, key: str, seen: int, data: bytes) -> bool:
+        """Replace the state numbered `seen` (0 for none yet); False where somebody else was first."""
+
+
+class Ledger(Protocol):
+    """Costs, booked by the caller of the work."""
+
+    def book(self, cost: Cost) -> None: ...
+
+    def read(self) -> Sequence[Cost]: ...
+
+
+class Runs(Protocol):
+    """The experiment tracker: one run at a time, safe to use from a training loop."""
+
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open a run; its id."""
+
+    def log(self, run: str, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def keep(self, run: str, file: Path, folder: str = "") -> None:
+        """Store a file, or a folder whole, among the run's artifacts."""
+
+    def finish(self, run: str, *, ok: bool) -> None: ...
+
+    def unfinished(self) -> Sequence[str]:
+        """Runs that were opened and whose process is gone; each is closed as killed by this call."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything that is open, and the workspace folder that holds data sets, bundles and runs."""
+
+    home: Path
+    clock: Clock
+    blobs: Blobs
+    events: EventLog
+    captures: Captures
+    snapshots: Snapshots
+    ledger: Ledger
+    secret: str
+    runs: Runs | None = None
+
+    @property
+    def datasets(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def bundles(self) -> Path:
+        return self.home / "bundles"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.home / "runs"
+
+
+Opener = Callable[[], AbstractContextManager[Ports]]

@@ -1,0 +1,1 @@
+"""Images to a versioned, subject-split, checked data set."""

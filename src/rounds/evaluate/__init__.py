@@ -1,0 +1,1 @@
+"""A bundle measured as it is served."""

@@ -1,0 +1,1 @@
+"""Bytes to pixels: decode, fit, measure, corrupt, draw, and the packed files that data sets are kept in."""

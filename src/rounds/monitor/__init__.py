@@ -1,0 +1,1 @@
+"""Live films against the bundle's reference."""

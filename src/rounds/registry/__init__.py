@@ -1,0 +1,1 @@
+"""Versions, the gate, champion and rollback as appended events."""

@@ -1,0 +1,1 @@
+"""The bundle, and the predictor that answers from it without torch."""

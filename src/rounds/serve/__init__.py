@@ -1,0 +1,1 @@
+"""Micro-batching, admission and hot swap."""

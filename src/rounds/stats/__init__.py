@@ -1,0 +1,1 @@
+"""The mathematics of deciding: pure functions with stated promises."""

@@ -1,0 +1,1 @@
+"""What keeps things: blobs, rows, runs, memory."""
