@@ -1,0 +1,65 @@
+# Two words are enough on a machine with git, make and Python 3.11 or newer:  make demo,  make test
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+OUT    ?= rounds-demo
+SEED   ?= 0
+DATA   ?=
+# tests and demos on real films look here; unset or absent, those tests say so and are skipped
+export ROUNDS_DATASETS ?= $(abspath ../shared/datasets)
+
+# uv reads none of pip's settings: hand them on where they are set; else let it choose torch's build for this machine
+UV := $(if $(PIP_CERT),SSL_CERT_FILE=$(PIP_CERT)) $(BIN)/uv
+TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend=auto)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format lock simulate clean
+
+help:  ## say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(READY)  ## make .venv and install everything once
+
+$(READY): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "rounds needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip' || { echo "this Python cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	$(UV) pip install --quiet --python $(BIN)/python $(TORCH) -r requirements-dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: $(READY)  ## the whole loop on phantoms, or on DATA=<any source>; OUT=DIR, SEED=N
+	$(BIN)/rounds demo $(if $(DATA),--data $(DATA)) --out $(OUT) --seed $(SEED)
+
+test: $(READY)  ## the tests, with coverage
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term --cov-fail-under=70
+
+test-slow: $(READY)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)  ## format, lint, types, import contracts, lock
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	@! grep -nE '\+cpu|://|^-|file:|^/' requirements.lock requirements.txt requirements-dev.txt || { echo "the lock names a local build, path or address"; exit 1; }
+
+format: $(READY)  ## put the code in order
+	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests
+
+simulate: $(READY)  ## measured error rates beside the stated ones
+	$(BIN)/python -m rounds.stats.simulate
+
+COMPILE = env -u UV_FIND_LINKS $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
+lock: $(READY)  ## resolve again: everything (requirements.lock), what serves, and what developers install
+	$(COMPILE) --upgrade --all-extras pyproject.toml -o requirements.lock
+	$(COMPILE) -c requirements.lock pyproject.toml -o requirements.txt
+	$(COMPILE) -c requirements.lock --extra train --extra dev pyproject.toml -o requirements-dev.txt
+	@# CUDA's packages come with the torch build of the machine, or not at all: naming them would force them on everybody
+	sed -i -E '/^(nvidia|cuda|triton)[a-z0-9-]*==/d' requirements-dev.txt
+
+clean:  ## drop the environment and what the tests left
+	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache
