@@ -12,7 +12,8 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from rounds.core.errors import Fault, UnknownId
 
@@ -43,6 +44,27 @@ def canonical(value: Any) -> bytes:
     """The one JSON text of a value: keys sorted, no spaces, UTF-8; NaN raises ValueError."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
+
+
+def restore(kind: Any, value: Any) -> Any:
+    """The inverse of `plain` for records and specs: JSON types to the dataclass (or tuple, dict, enum, path, time)
+    that `kind` names.
+
+    Unknown keys raise TypeError, so that nothing that was written is dropped quietly; missing ones take their defaults.
+    """
+    if get_origin(kind) in (Union, UnionType):
+        inner = [option for option in get_args(kind) if option is not NoneType]
+        return None if value is None else restore(inner[0], value)
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{key: restore(hints.get(key, Any), item) for key, item in value.items()})
+    if get_origin(kind) is tuple:
+        return tuple(restore(get_args(kind)[0], item) for item in value)
+    if get_origin(kind) in (dict, Mapping):
+        return {key: restore(get_args(kind)[1], item) for key, item in value.items()}
+    if isinstance(kind, type) and issubclass(kind, Enum | Path):
+        return kind(value)
+    return from_rfc3339(value) if kind is datetime else value
 
 
 def rfc3339(at: datetime) -> str:

@@ -1,0 +1,117 @@
+"""`rounds train`, `export`, `evaluate`, `predict`: from a data set to a measured bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rounds.faces.cli import say
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Hydra overrides, such as train.epochs=5 seed=3 model=small.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hang the commands on `rounds`."""
+    for command in (train, export, evaluate, predict):
+        app.command()(command)
+
+
+def train(
+    overrides: Overrides = None,
+    data: Annotated[str, typer.Option("--data", help="NAME, NAME@DIGEST, a digest, or latest.")] = "latest",
+    as_json: say.AsJson = False,
+) -> None:
+    """Train a network, track it on MLflow, and pack it into a bundle."""
+    from rounds.conf.resolve import resolve
+    from rounds.faces.cli import opening
+    from rounds.loop import build
+
+    spec, export_spec = resolve([*(overrides or []), f"data={data}"])
+    with opening.tracked_ports() as ports:
+        made = build.train(ports, spec, export_spec)
+    say.answer(made, as_json, lambda: _trained(made))
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="A run id, a unique prefix, or latest.")],
+    overrides: Overrides = None,
+    as_json: say.AsJson = False,
+) -> None:
+    """Pack a finished run into a bundle again."""
+    from rounds.conf.resolve import resolve
+    from rounds.faces.cli import opening
+    from rounds.loop import build
+
+    _, export_spec = resolve(overrides or [])
+    with opening.tracked_ports() as ports:
+        made = build.export(ports, run, export_spec)
+    say.answer(made, as_json, lambda: [f"{key:<8} {value}" for key, value in made.items()])
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A bundle id, a unique prefix, latest, champion, or a folder.")],
+    data: Annotated[str, typer.Option("--data", help="NAME, NAME@DIGEST or a digest.")],
+    split: Annotated[str | None, typer.Option(help="train, val, calibration or test; default test, else val.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the page with figures goes.")] = None,
+    as_json: say.AsJson = False,
+) -> None:
+    """Measure a bundle as it is served, with intervals, and draw the page."""
+    from rounds.faces.cli import opening
+    from rounds.loop import measuring
+    from rounds.report.evaluation import evaluation_page
+
+    with opening.ports() as ports:
+        found, report = measuring.evaluate(ports, bundle, data, split)
+        page = out or ports.home / "reports" / f"{report.bundle[:12]}-{report.data[:12]}-{report.split}.html"
+        say.page(page, evaluation_page(report, found))
+    say.answer(report.public(), as_json, lambda: _measured(report.public()))
+
+
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    bundle: Annotated[
+        str, typer.Option(help="A bundle id, a unique prefix, latest, champion, or a folder.")
+    ] = "champion",
+    out: Annotated[Path | None, typer.Option(help="A .jsonl, .csv or .parquet file instead of the screen.")] = None,
+    as_json: say.AsJson = False,
+) -> None:
+    """Answer a batch of films without a server."""
+    from rounds.faces.cli import opening
+    from rounds.loop import batch
+
+    with opening.ports() as ports, say.progress("predicting") as progress:
+        answered = batch.predict(ports, bundle, paths, progress=progress)
+    if out:
+        batch.write(out, answered["predictions"])
+        say.note(f"rounds: {len(answered['predictions'])} predictions in {out}")
+    say.answer(answered, as_json, lambda: _predicted(answered))
+
+
+def _trained(made: dict[str, Any]) -> Iterator[str]:
+    yield f"run      {made['run']}"
+    yield f"bundle   {made['bundle']}"
+    yield f"path     {made['path']}"
+    yield f"seed {made['seed']}: {made['seconds']:.1f} s of training, {made['cpu_seconds']:.1f} CPU-s"
+    yield f"val AUC {made['val']['auc']:.4f}, accuracy {made['val']['accuracy']:.4f}"
+
+
+def _measured(public: dict[str, Any]) -> Iterator[str]:
+    yield f"bundle {public['bundle'][:12]} on {public['data'][:12]} {public['split']}: {public['n']} films"
+    rows = [[name, f"{m['value']:.4f}", f"{m['low']:.4f} to {m['high']:.4f}"] for name, m in public["metrics"].items()]
+    yield from say.table(rows, ["metric", "value", "95 % interval"])
+    named = [[name, *row] for name, row in zip(public["classes"], public["confusion"], strict=True)]
+    yield from say.table(named, ["true \\ said", *public["classes"]])
+
+
+def _predicted(answered: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        [p["path"], p["class"], f"{max(p['probabilities'].values()):.3f}", p["reason"] or ""]
+        for p in answered["predictions"]
+    ]
+    yield from say.table(rows, ["film", "class", "probability", "refer to a person"])
+    yield from (f"refused: {row['path']}: {row['reason']}" for row in answered["refused"])

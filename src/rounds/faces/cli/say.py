@@ -1,0 +1,70 @@
+"""How an answer leaves the command: one JSON object, or text for people; everything else goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rounds.core.errors import RoundsError
+from rounds.core.ids import plain, write_whole
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+
+
+def answer(value: Mapping[str, Any], as_json: bool, text: Callable[[], Iterable[str]]) -> None:
+    """Print the answer as one JSON object, or the lines that say it to a person."""
+    if as_json:
+        sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        for line in text():
+            sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def fault(error: RoundsError, as_json: bool) -> None:
+    """Print an error: on stderr for people, and as the one JSON object where JSON was asked for."""
+    if as_json:
+        sys.stdout.write(json.dumps(plain(error.public()), ensure_ascii=False) + "\n")
+    sys.stderr.write(f"rounds: {error}\n")
+
+
+def table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> Iterator[str]:
+    """Lines of a table with aligned columns; `none` where there are no rows."""
+    if not rows:
+        yield "none"
+        return
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, on stderr."""
+    sys.stderr.write(text + "\n")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr where that is a terminal; a function of (done, total) either way."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def page(path: Path, html: str) -> None:
+    """Write a page whole and say where it is."""
+    write_whole(path, html.encode())
+    note(f"rounds: page at {path}")

@@ -1,0 +1,122 @@
+"""What every request gets: an id, a count, a clock, and a problem for an answer where something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rounds.core.errors import Fault, OurFault, RoundsError
+from rounds.core.ids import new_id
+from rounds.faces.web.body import header
+from rounds.faces.web.metrics import Metrics
+from rounds.faces.web.problems import Problem
+
+SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+LINGER_S = 2.0
+
+log = structlog.get_logger("rounds.web")
+
+
+class Frame:
+    """The outermost application: sets `scope["request_id"]`, and answers in place of what raises within it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, routes: frozenset[str]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        answer = _Answer(send, request_id(scope))
+        scope["request_id"] = answer.request_id
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            answer.status = 499
+        except Exception as error:  # the face's last word: whatever was not foreseen is a problem of status 500
+            await self._explain(error, scope, receive, answer)
+        route = scope["path"] if scope["path"] in self._routes else "other"
+        self._metrics.request(route, answer.status, time.perf_counter() - began)
+
+    async def _explain(self, error: Exception, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        problem = _problem(error, answer.request_id)
+        if problem.status >= 500:
+            about = {"request_id": answer.request_id, "path": scope["path"], "kind": problem.kind}
+            bug = problem.kind == OurFault.__name__
+            log.error(problem.detail, **about, faults=list(map(str, problem.faults)), exc_info=error if bug else None)
+        if answer.status:
+            # The answer has begun, so the only honest thing left is to break it off.
+            raise error
+        await answer.problem(problem)
+        if problem.status == 413:
+            await _linger(receive)
+        await answer.end()
+
+
+class _Answer:
+    """The way out: adds the request id to the head and remembers the status (0 before there is one)."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Pass one message on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+        await self._send(message)
+
+    async def problem(self, problem: Problem) -> None:
+        """Send a whole problem, but for the end of the response."""
+        body = problem.body(self.request_id)
+        headers = [*problem.headers(), (b"content-length", b"%d" % len(body))]
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self) -> None:
+        """End the response."""
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def request_id(scope: Scope) -> str:
+    """The client's own id where it is short and plain, else a fresh one."""
+    given = header(scope, b"x-request-id")
+    return given.decode() if given and SANE_ID.fullmatch(given) else new_id("r_")
+
+
+async def _linger(receive: Receive) -> None:
+    """Drop what the client still sends, for a moment and without keeping it.
+
+    Closing at once while bytes are on their way makes the kernel reset the connection, and the reset may overtake the
+    answer: the client would see a broken pipe instead of why it was refused.
+    """
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+def _problem(error: Exception, request_id: str) -> Problem:
+    if isinstance(error, RoundsError):
+        return Problem.of(error)
+    if isinstance(error, HTTPException):
+        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
+        fault = Fault(str(error.detail), next="the API is described at /docs and /openapi.json")
+        return Problem(error.status_code, kind, str(error.detail), [fault])
+    return Problem.bug(request_id)

@@ -1,0 +1,85 @@
+"""What an operator watches, in the Prometheus text format, from a registry of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from rounds.core.records import Prediction
+from rounds.loop.live import Live
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """Counts requests and predictions; what is live (queue, swaps, champion) is read when it is asked for."""
+
+    def __init__(self, live: Callable[[], Live | None]) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        requests = Counter(
+            "rounds_http_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
+        )
+        seconds = Histogram(
+            "rounds_http_request_seconds", "Time to the answer.", ["route"], registry=self.registry, buckets=SECONDS
+        )
+        answered = Counter(
+            "rounds_predictions", "Answered films by version and class.", ["version", "label"], registry=self.registry
+        )
+        referred = Counter(
+            "rounds_referred", "Answered films that a person should look at.", ["version"], registry=self.registry
+        )
+        self._told = Counter(
+            "rounds_troubles", "Versions that could not be seated, answers that could not be kept.", ["kind"],
+            registry=self.registry,
+        )
+        self.registry.register(_Now(live))
+        # Finding a labelled child takes a lock and builds a tuple of strings; the set of children is small and fixed.
+        self._requests = lru_cache(1024)(lambda route, status: requests.labels(route, str(status)))
+        self._seconds = lru_cache(64)(seconds.labels)
+        self._answered = lru_cache(1024)(answered.labels)
+        self._referred = lru_cache(64)(referred.labels)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests(route, status).inc()
+        self._seconds(route).observe(seconds)
+
+    def predicted(self, prediction: Prediction) -> None:
+        """Count one answered film."""
+        self._answered(prediction.version, prediction.label).inc()
+        if prediction.refer:
+            self._referred(prediction.version).inc()
+
+    def told(self, what: str, _facts: Mapping[str, Any]) -> None:
+        """Count what the live loop tells, a new champion aside."""
+        if what != "seated":
+            self._told.labels(what).inc()
+
+    def text(self) -> bytes:
+        """Everything, in the text format."""
+        return generate_latest(self.registry)
+
+
+class _Now(Collector):
+    """What is live at this moment."""
+
+    def __init__(self, live: Callable[[], Live | None]) -> None:
+        self._live = live
+
+    def collect(self) -> Iterator[Metric]:
+        live = self._live()
+        seated = live.seated if live else None
+        yield GaugeMetricFamily("rounds_queue_depth", "Requests that wait.", value=live.depth if live else 0)
+        yield GaugeMetricFamily("rounds_ready", "1 where a champion is in service.", value=1 if seated else 0)
+        yield CounterMetricFamily("rounds_swaps", "Versions put in service.", value=live.swaps if live else 0)
+        champion = InfoMetricFamily("rounds_champion", "The version in service and its bundle.")
+        if seated:
+            champion.add_metric([], {"version": seated.version, "bundle": seated.bundle.digest})
+        yield champion

@@ -1,0 +1,77 @@
+"""Every failure as RFC 9457 `application/problem+json`, from one table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rounds.core.errors import Fault, OurFault, RoundsError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+TITLES = {
+    "BadImage": "The bytes are not an image that is taken",
+    "BadRequest": "The request misses or garbles a part",
+    "BadLabel": "The labels cannot be attached",
+    "UnknownId": "There is nothing of this id",
+    "DamagedBundle": "The model's files are damaged",
+    "DamagedData": "The data set's files are damaged",
+    "NotWritable": "The workspace cannot be written",
+    "StoreAway": "The answer could not be kept",
+    "WorldFault": "The server cannot answer now",
+    "GateRefused": "The gate refused the candidate",
+    "OurFault": "A bug of Rounds",
+    "NotFound": "There is nothing at this address",
+    "MethodNotAllowed": "This address does not take this method",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A failure as it leaves the server."""
+
+    status: int
+    kind: str
+    detail: str
+    faults: Sequence[Fault] = ()
+
+    @classmethod
+    def of(cls, error: RoundsError) -> Problem:
+        """The problem that an error of the house is."""
+        return cls(error.http_status, error.kind, error.message, error.faults)
+
+    @classmethod
+    def bug(cls, request_id: str) -> Problem:
+        """The problem that any other exception is: what happened is in the log, not in the answer."""
+        fault = Fault("an error that nobody foresaw", next=f"report it with the log lines of request {request_id}")
+        return cls(OurFault.status, OurFault.__name__, "the request failed through a bug of ours", [fault])
+
+    def body(self, request_id: str) -> bytes:
+        """The JSON text; `type` is a URI reference that stays the same for a kind of problem."""
+        value: dict[str, Any] = {
+            "type": f"urn:rounds:problem:{_kebab(self.kind)}",
+            "title": TITLES.get(self.kind, self.kind),
+            "status": self.status,
+            "detail": self.detail,
+            "kind": self.kind,
+            "faults": [asdict(fault) for fault in self.faults],
+            "request_id": request_id,
+        }
+        return json.dumps(value, ensure_ascii=False).encode()
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What a client must know beside the body; a refused upload ends its connection."""
+        headers = [(b"content-type", MEDIA_TYPE.encode())]
+        if self.status == 503:
+            headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+        if self.status == 413:
+            headers.append((b"connection", b"close"))
+        return headers
+
+
+def _kebab(kind: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", kind).lower()

@@ -1,0 +1,46 @@
+"""Sources become versioned data sets that the log knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rounds.core.ports import Ports
+from rounds.core.records import DatasetVersion, Prepared
+from rounds.core.specs import DataSpec
+from rounds.costs.meter import metered
+from rounds.data import prepare as preparing
+from rounds.data import statistics as describing
+from rounds.imaging.packed import open_dataset
+from rounds.registry.catalogue import Catalogue
+
+Progress = Callable[[int, int], None]
+
+
+def prepare(ports: Ports, spec: DataSpec, *, progress: Progress | None = None) -> Prepared:
+    """Take a source in and append `prepared`; LeakFound and BadSource leave neither files nor an event behind."""
+    with metered(ports.ledger, ports.clock, "prepare", spec.name):
+        prepared = preparing.prepare(spec, folder=ports.datasets, progress=progress)
+    enter(ports, prepared.dataset, why=f"{prepared.taken} films from {spec.source}")
+    return prepared
+
+
+def enter(ports: Ports, dataset: DatasetVersion, *, why: str, who: str = "prepare") -> None:
+    """Make the log know a data set, once."""
+    known = Catalogue.of(ports.events.read()).datasets
+    if any(found.digest == dataset.digest and found.name == dataset.name for found in known):
+        return
+    evidence = {"name": dataset.name, "digest": dataset.digest, "path": str(dataset.path.relative_to(ports.home))}
+    ports.events.append("prepared", who=who, why=why, evidence=evidence)
+
+
+def find(ports: Ports, ref: str) -> DatasetVersion:
+    """The data set that NAME, NAME@DIGEST, a digest, a unique prefix or `latest` names; UnknownId, DamagedData."""
+    found = Catalogue.of(ports.events.read()).dataset(ref)
+    return open_dataset(ports.home / found.path)
+
+
+def statistics(ports: Ports, ref: str) -> dict[str, Any]:
+    """Films per split and class, subjects, sizes, and the measures that the watch uses."""
+    dataset = find(ports, ref)
+    return {"name": dataset.name, "digest": dataset.digest, **describing.statistics(dataset)}

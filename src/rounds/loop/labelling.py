@@ -1,0 +1,31 @@
+"""True labels that come later, who is to be asked for them, and subjects who are to be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rounds.capture import capture
+from rounds.core.ports import Ports
+from rounds.core.records import Captured, Label
+from rounds.loop import measuring
+
+
+def attach(ports: Ports, labels: Sequence[Label]) -> dict[str, Any]:
+    """Keep the good labels and name each refused one with its row and reason."""
+    classes = measuring.open_bundle(ports, "champion").classes
+    done = capture.attach(ports, labels, classes, ports.clock())
+    return {"accepted": done.accepted, "refused": list(done.refused)}
+
+
+def audit_queue(ports: Ports, after: int = 0) -> list[Captured]:
+    """Films that the audit drew before outcome and alarm and that nobody has labelled yet, in prediction order."""
+    rows = [row for row in ports.captures.since(after, limit=1_000_000) if row.audited]
+    known = ports.captures.labels([row.prediction for row in rows])
+    return [row for row in rows if row.prediction not in known]
+
+
+def erase(ports: Ports, subject: str, who: str = "operator") -> dict[str, Any]:
+    """Forget a subject's rows, labels and images; one event says that it was done, with the pseudonym alone."""
+    done: dict[str, Any] = capture.erase(ports, subject, who)
+    return done

@@ -1,0 +1,76 @@
+"""Bundles measured as they are served: on a split of a data set, or on films that were captured live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rounds.core.ids import canonical
+from rounds.core.ports import Ports
+from rounds.core.records import Bundle, Captured, DatasetVersion, EvalReport, Label
+from rounds.costs.meter import metered
+from rounds.evaluate.measure import measure, score
+from rounds.imaging.fit import to_pixels
+from rounds.loop import intake
+from rounds.registry.catalogue import Catalogue
+from rounds.registry.gate import Evidence
+from rounds.runtime import bundle as bundles
+from rounds.runtime.predictor import Predictor
+from rounds.runtime.verdict import decide
+
+BATCH = 64
+
+
+def open_bundle(ports: Ports, ref: str) -> Bundle:
+    """The verified bundle of an id, a unique prefix, `latest`, `champion`, a version or a folder; UnknownId,
+    DamagedBundle."""
+    if Path(ref).is_dir():
+        return bundles.read(Path(ref))
+    return bundles.read(ports.home / Catalogue.of(ports.events.read()).bundle(ref).path)
+
+
+def evaluate(ports: Ports, ref: str, data: str, split: str | None = None) -> tuple[Bundle, EvalReport]:
+    """Measure a bundle, unchanged, on one split; the report is kept and tied to the bundle by an event."""
+    bundle, dataset = open_bundle(ports, ref), intake.find(ports, data)
+    with metered(ports.ledger, ports.clock, "evaluate", bundle.digest):
+        report = measure(bundle, dataset, split)
+    kept = ports.blobs.put(canonical(report))
+    evidence = {"bundle": report.bundle, "data": report.data, "split": report.split, "report": kept}
+    values = {name: metric.value for name, metric in report.metrics.items()}
+    ports.events.append("evaluated", who="evaluate", why=f"on {dataset.name}", evidence=evidence | {"metrics": values})
+    return bundle, report
+
+
+def on_split(bundle: Bundle, dataset: DatasetVersion, split: str) -> tuple[Evidence, float]:
+    """What the gate needs of a bundle on a split, and the milliseconds that a film took."""
+    found = score(bundle, dataset, split)
+    return Evidence(found.y, found.label, found.probabilities, tuple(found.subjects)), found.ms
+
+
+def pixels_of(ports: Ports, bundle: Bundle, rows: Sequence[Captured]) -> npt.NDArray[np.uint8]:
+    """Captured films, uint8 (n, c, size, size), decoded as the bundle decodes them."""
+    return np.stack([to_pixels(ports.blobs.get(row.image), bundle.imaging) for row in rows])
+
+
+def logits_of(ports: Ports, bundle: Bundle, rows: Sequence[Captured]) -> npt.NDArray[np.float32]:
+    """The bundle's logits, float32 (n, k), on captured films, decoded as it decodes them."""
+    predictor = Predictor(bundle)
+    found = []
+    for start in range(0, len(rows), BATCH):
+        found.append(predictor.answer(pixels_of(ports, bundle, rows[start : start + BATCH])).logits)
+    return np.concatenate(found) if found else np.zeros((0, len(bundle.classes)), np.float32)
+
+
+def on_captured(ports: Ports, bundle: Bundle, rows: Sequence[Captured], labels: Mapping[str, Label]) -> Evidence:
+    """What the gate needs of a bundle on labelled, captured films; each film without a subject is its own."""
+    label, probabilities = decide(bundle.calibration, logits_of(ports, bundle, rows))
+    subjects = tuple(row.subject or row.image for row in rows)
+    return Evidence(truth(bundle, rows, labels), label, probabilities, subjects)
+
+
+def truth(bundle: Bundle, rows: Sequence[Captured], labels: Mapping[str, Label]) -> npt.NDArray[np.int64]:
+    """The true classes, int64 (n,), as indices into the bundle's classes."""
+    return np.array([bundle.classes.index(labels[row.prediction].label) for row in rows], np.int64)

@@ -1,0 +1,61 @@
+"""What the log knows: who serves and served, what was decided, and where an answer comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rounds.core.errors import Fault, UnknownId
+from rounds.core.ids import plain
+from rounds.core.ports import Ports
+from rounds.registry import log
+from rounds.registry.catalogue import Catalogue
+
+
+def models(ports: Ports) -> dict[str, Any]:
+    """The champion, and every version with the time it served."""
+    catalogue = Catalogue.of(ports.events.read())
+    champion = catalogue.champion
+    return {"champion": champion.version if champion else None, "versions": plain(catalogue.intervals())}
+
+
+def history(ports: Ports) -> dict[str, Any]:
+    """Every event of the log, in order."""
+    return {"events": [plain(event) for event in ports.events.read()]}
+
+
+def audit(ports: Ports) -> dict[str, Any]:
+    """The chain recomputed from its first entry."""
+    found = log.audit(ports.events.read())
+    return {"entries": found.entries, "ok": found.ok, "first_broken": found.first_broken}
+
+
+def trace(ports: Ports, prediction: str) -> dict[str, Any]:
+    """From an answer to its bundle, run, data set, code and image; UnknownId where nothing of that id was captured."""
+    row = ports.captures.find(prediction)
+    if row is None:
+        fault = Fault(
+            "no such prediction", prediction, "the id of an answer", "none", "ids are in the answers and in the log"
+        )
+        raise UnknownId(f"no prediction {prediction!r}", [fault])
+    catalogue = Catalogue.of(ports.events.read())
+    entry = catalogue.bundle(row.bundle)
+    from rounds.runtime.bundle import read
+
+    bundle = read(ports.home / entry.path)
+    dataset = catalogue.dataset(bundle.parents.data)
+    return {
+        "prediction": prediction,
+        "at": plain(row.at),
+        "class": row.label,
+        "version": row.version,
+        "bundle": bundle.digest,
+        "variant": bundle.variant,
+        "parent": bundle.parents.bundle,
+        "run": bundle.parents.run,
+        "config": bundle.parents.config,
+        "data": bundle.parents.data,
+        "manifest": str(ports.home / dataset.path / "manifest.parquet"),
+        "code": bundle.parents.code,
+        "image": row.image,
+        "label": plain(ports.captures.labels([prediction]).get(prediction)),
+    }

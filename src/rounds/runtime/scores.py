@@ -1,0 +1,86 @@
+"""The monitoring scores of a film: what the watch compares, bin by bin, with the bundle's reference."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from rounds.core.records import Bundle, Scoring
+from rounds.imaging.measure import MEASURES, measure
+from rounds.runtime.bundle import ByDigest
+from rounds.runtime.predictor import Outputs
+
+SCORES = ("logit", *MEASURES, "embedding")
+EDGES = 63
+AXES = 16
+
+
+class Scorer:
+    """The scores of a `Scoring`, with its frame held as arrays; keep one where many batches are scored."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        self.scoring = scoring
+        self._axes = np.asarray(scoring.axes, np.float32).reshape(len(scoring.axes), len(scoring.centre)).T.copy()
+        self._shift = np.asarray(scoring.centre, np.float32) @ self._axes
+
+    def scores(self, pixels: npt.NDArray[np.uint8], outputs: Outputs) -> npt.NDArray[np.float32]:
+        """float32 (n, 7) in the order of SCORES, from pixels uint8 (n, c, h, w) and the network's outputs for them.
+
+        `logit` is the log-odds of the last class (two classes) or the margin of the best class over the second,
+        before temperature and bias, so that a recalibration keeps it; the five measures are those of the pixels;
+        `embedding` is the Mahalanobis distance from the training films in their first principal axes.
+        """
+        table = np.empty((len(outputs), len(SCORES)), np.float32)
+        table[:, 0] = _logit(outputs.logits)
+        table[:, 1:-1] = measure(pixels)
+        frame = outputs.embedding @ self._axes
+        frame -= self._shift
+        table[:, -1] = np.sqrt(np.einsum("nr,nr->n", frame, frame))
+        return table
+
+
+def scores(bundle: Bundle, pixels: npt.NDArray[np.uint8], outputs: Outputs) -> npt.NDArray[np.float32]:
+    """The scores of films under a bundle: float32 (n, 7), see `Scorer.scores`."""
+    return _scorer(ByDigest(bundle)).scores(pixels, outputs)
+
+
+def fit_scoring(pixels: npt.NDArray[np.uint8], outputs: Outputs) -> Scoring:
+    """The frame and the bin edges of training films: uint8 (n, c, h, w) and the network's outputs for them.
+
+    The frame is the embeddings' mean and their first principal axes (16 at most, those with no spread left out), each
+    divided by its standard deviation; the edges are the 1/64 to 63/64 quantiles of each score. Equal edges are kept:
+    the bins between them stay empty.
+    """
+    centre, axes = _frame(outputs.embedding)
+    draft = Scoring(SCORES, (), tuple(map(_short, centre)), tuple(tuple(map(_short, axis)) for axis in axes))
+    table = Scorer(draft).scores(pixels, outputs)
+    cuts = np.quantile(table.astype(np.float64), np.arange(1, EDGES + 1) / (EDGES + 1), axis=0)
+    return Scoring(SCORES, tuple(tuple(map(_short, column)) for column in cuts.T), draft.centre, draft.axes)
+
+
+@lru_cache(maxsize=16)
+def _scorer(key: ByDigest) -> Scorer:
+    return Scorer(key.bundle.scoring)
+
+
+def _logit(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if logits.shape[1] == 2:
+        return logits[:, 1] - logits[:, 0]
+    best = np.partition(logits, -2, axis=1)[:, -2:]
+    return best[:, 1] - best[:, 0]
+
+
+def _frame(embedding: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    values = embedding.astype(np.float64)
+    centre = values.mean(0)
+    variances, vectors = np.linalg.eigh(np.cov(values, rowvar=False).reshape(values.shape[1], values.shape[1]))
+    # Axes of no spread would turn rounding noise into distance.
+    kept = [i for i in range(len(variances))[::-1] if variances[i] > 1e-6 * variances[-1]][:AXES]
+    return centre, (vectors[:, kept] / np.sqrt(variances[kept])).T
+
+
+def _short(value: float) -> float:
+    """The value with the nine digits that say a float32 exactly: half the length in bundle.json."""
+    return float(f"{value:.9g}")
