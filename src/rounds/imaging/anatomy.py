@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float32]
 Plane = NDArray[np.float32]
 Canvas = NDArray[np.uint8]
 
@@ -37,7 +36,7 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "habitus": (0.75, 1.35),
         "bone": (0.65, 1.35),
         "lung_air": (0.80, 1.20),
-        "vessels": (0.5, 1.5),
+        "vessels": (0.6, 1.4),
         "breast": (-0.9, 1.0),
         "breast_low": (0.05, 0.35),
         "hilum": (0.6, 1.5),
@@ -56,7 +55,7 @@ _LUNG = np.array(
         (0.72, 1.12), (0.63, 1.02), (0.45, 0.86), (0.28, 0.90), (0.15, 1.04), (0.11, 0.50),
         (0.11, -0.10), (0.13, -0.60), (0.18, -0.93),
     ],
-    dtype=np.float32,
+    dtype=np.float64,
 )  # fmt: skip
 _TORSO = np.array(
     [
@@ -65,42 +64,32 @@ _TORSO = np.array(
         (0.95, -0.74), (1.30, -0.62), (1.30, -0.30), (1.05, -0.25), (0.88, -0.10), (0.90, 0.40), (0.90, 1.30),
         (1.30, 1.30),
     ],
-    dtype=np.float32,
+    dtype=np.float64,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Vessel:
-    """One branch from a hilum: its course in body coordinates and its thickness."""
-
-    course: Points
-    thick: float
-
-
-@dataclass(frozen=True)
 class Opacity:
-    """The disease of one subject: ellipses (x, y, half axes, turn) laid on each other, or a haze over the lungs."""
+    """The disease of one subject: ellipses (x, y, half axes, turn) laid on each other, and a haze over the lungs."""
 
-    blobs: NDArray[np.float32]
+    blobs: NDArray[np.float64]
     depth: float
     haze: float
-    grain: int
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One person's chest; `size` gives every number of the ranges by name."""
+    """One person's chest; `size` gives every number of the ranges by name, `vessels` one branch a row."""
 
     size: Mapping[str, float]
-    vessels: tuple[Vessel, ...]
-    spots: NDArray[np.float32]
+    vessels: NDArray[np.float64]
     opacity: Opacity | None
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How the person stood for one film: turn in radians, scale, shift, breath (the domes' drop), rotation about the
-    long axis (one lung denser than the other)."""
+    """How the person stood for one film: turn in radians, scale, shift, breath (the domes' drop) and twist about the
+    long axis, which makes one lung denser than the other."""
 
     turn: float
     scale: float
@@ -111,12 +100,10 @@ class Pose:
 
 
 def born(rng: np.random.Generator, *, ill: bool) -> Subject:
-    """Draw one subject from the generator; the healthy and the ill share every number but the opacity."""
+    """Draw one subject; the healthy and the ill share every number but the opacity."""
     size = dict(zip(_RANGES, rng.uniform(_LOWS, _HIGHS).tolist(), strict=True))
-    vessels = tuple(_vessel(row) for row in rng.random((14, 6)))
-    spots = rng.random((3, 5)).astype(np.float32)
-    numbers = rng.random(48)
-    return Subject(size, vessels, spots, _opacity(numbers, size) if ill else None)
+    vessels = rng.random((16, 4))
+    return Subject(size, vessels, _opacity(rng, size) if ill else None)
 
 
 def posed(rng: np.random.Generator) -> Pose:
@@ -126,54 +113,213 @@ def posed(rng: np.random.Generator) -> Pose:
 
 
 def attenuation(subject: Subject, pose: Pose, rng: np.random.Generator, side: int) -> Plane:
-    """Draw the chest as attenuation, float32 (side, side), about 0 (air) to 3 (bone over heart)."""
-    to_pixels = _Camera(pose, side)
+    """Draw the chest as attenuation, float32 (side, side), about 0 (air) to 2 (bone over heart)."""
     size = subject.size
-    wide = size["chest"]
-    body = _area(to_pixels, [_TORSO * (wide * 0.97, 1.0)], 0.012)
-    lungs = [_lung(subject, pose, s) for s in (-1, 1)]
-    left, right = (_area(to_pixels, [lung], 0.010) for lung in lungs)
-    soft = _soft(to_pixels, subject)
-    bone = _bones(to_pixels, subject)
-    lung = left * (1 + pose.twist) + right * (1 - pose.twist)
-    plane = body * (0.75 + 0.45 * size["habitus"] * _thickness(to_pixels))
-    plane -= 0.85 * size["lung_air"] * lung
-    plane += soft * body
-    plane += 0.30 * size["bone"] * bone * body
-    plane += _metal(to_pixels, subject)
+    to = _Camera(pose, side)
+    body = to.film(to.area(_TORSO * (size["chest"], 1.0)), 0.015)
+    left, right = (to.film(to.area(_lung(size, pose, sign)), 0.012) for sign in (-1, 1))
+    plane = body * (0.55 + 0.40 * size["habitus"] * to.thickness())
+    soft = to.film(_soft(to, size), 0.02)
+    air = (left * (1 + pose.twist) + right * (1 - pose.twist)) * (1 - np.minimum(1.5 * soft, 1))
+    plane -= 0.62 * size["lung_air"] * air
+    plane += body * soft * 0.22
+    plane += (left + right) * to.film(_vessels(to, subject), 0.008) * 0.35 * size["vessels"]
+    plane += body * to.film(_bones(to, size), 0.006) * 0.22 * size["bone"]
+    plane += to.film(_folds(to, size), 0.05) * 0.22
+    plane += to.film(_metal(to, size), 0.0) * 0.5
     if subject.opacity is not None:
-        plane += _disease(to_pixels, subject.opacity, np.minimum(left + right, 1), rng)
+        plane += _disease(to, subject.opacity, left + right, rng)
     return plane
 
 
 class _Camera:
-    """Body coordinates to pixels of a canvas that is finer than the film."""
+    """Body coordinates to pixels of canvases twice as fine as the film."""
 
     def __init__(self, pose: Pose, side: int) -> None:
-        self.side = side
-        self.fine = side * _SUPER
+        self.side, self.fine = side, side * _SUPER
         half = self.fine / 2
-        c, s = math.cos(pose.turn) * half * pose.scale, math.sin(pose.turn) * half * pose.scale
-        self.turn = pose.turn
         self.unit = half * pose.scale
-        self.matrix = np.array([[c, -s], [s, c]], dtype=np.float32)
-        self.origin = np.array([half * (1 + pose.x), half * (1 + pose.y)], dtype=np.float32)
+        c, s = math.cos(pose.turn) * self.unit, math.sin(pose.turn) * self.unit
+        self._matrix = np.array([[c, s], [-s, c]])
+        self._origin = np.array([half * (1 + pose.x), half * (1 + pose.y)])
+        self._middle = round(side / 2 * (1 + pose.x))
 
-    def __call__(self, points: Points) -> NDArray[np.int32]:
-        """Points (n, 2) as OpenCV's fixed-point pixels."""
-        placed = points @ self.matrix.T + self.origin
-        return np.rint(placed * (1 << _SHIFT)).astype(np.int32)
+    def pixels(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Points (..., 2) in OpenCV's fixed-point pixels."""
+        return np.rint((points @ self._matrix + self._origin) * (1 << _SHIFT)).astype(np.int32)
 
     def canvas(self) -> Canvas:
         return np.zeros((self.fine, self.fine), dtype=np.uint8)
 
-    def width(self, thick: float) -> int:
-        """A line's thickness in whole pixels, at least 1."""
-        return max(1, round(thick * self.unit))
+    def area(self, outline: NDArray[np.float64]) -> Canvas:
+        """A filled outline."""
+        canvas = self.canvas()
+        cv2.fillPoly(canvas, [self.pixels(outline)], 255, cv2.LINE_8, _SHIFT)
+        return canvas
+
+    def lines(self, canvas: Canvas, courses: NDArray[np.float64], gray: int, thick: float) -> None:
+        """Lay open lines (k, points, 2) of a thickness in body units onto the canvas."""
+        width = max(1, round(thick * self.unit))
+        cv2.polylines(canvas, list(self.pixels(courses)), False, gray, width, cv2.LINE_8, _SHIFT)
+
+    def ellipse(self, canvas: Canvas, at: tuple[float, float], axes: tuple[float, float], gray: int) -> None:
+        """Lay a filled ellipse onto the canvas."""
+        x, y = self.pixels(np.array(at)).tolist()
+        a, b = (round(axis * self.unit * (1 << _SHIFT)) for axis in axes)
+        cv2.ellipse(canvas, (x, y), (a, b), 0.0, 0.0, 360.0, gray, -1, cv2.LINE_8, _SHIFT)
 
     def film(self, canvas: Canvas, blur: float) -> Plane:
         """The canvas at the film's size, 0..1, its edges softened by `blur` in body units."""
         small = cv2.resize(canvas, (self.side, self.side), interpolation=cv2.INTER_AREA)
-        plane = small.astype(np.float32) * np.float32(1 / 255)
         sigma = blur * self.unit / _SUPER
-        return plane if sigma < 0.3 else np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma), dtype=np.float32)
+        if sigma >= 0.3:
+            small = cv2.GaussianBlur(small, (0, 0), sigma)
+        return small.astype(np.float32) * np.float32(1 / 255)
+
+    def thickness(self) -> Plane:
+        """The trunk's depth at each column: an ellipse across the body, 0..1, float32 (1, side)."""
+        depth = _depth(self.side)
+        at = min(max(self.side - self._middle, 0), self.side)
+        return depth[None, at : at + self.side]
+
+
+@lru_cache(maxsize=8)
+def _depth(side: int) -> Plane:
+    across = (np.arange(2 * side) + 0.5 - side) * (2 / side) / 1.15
+    return np.sqrt(np.clip(1 - across**2, 0.02, 1)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _rounding(points: int, steps: int = 4) -> NDArray[np.float64]:
+    """The matrix that lays a closed Catmull-Rom spline through points, `steps` to each."""
+    t = (np.arange(steps) / steps)[:, None]
+    weights = 0.5 * np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2])
+    matrix = np.zeros((points * steps, points))
+    for i in range(points):
+        for j in range(4):
+            matrix[i * steps : (i + 1) * steps, (i + j - 1) % points] = weights[:, j]
+    return matrix
+
+
+def _lung(size: Mapping[str, float], pose: Pose, sign: int) -> NDArray[np.float64]:
+    """One lung's outline; its top and dome are the subject's, the dome moves with the breath."""
+    low = size["lung_bottom"] + pose.breath - sign * size["dome_step"] / 2
+    middle, half = (low + size["lung_top"]) / 2, (low - size["lung_top"]) / 2
+    outline = _LUNG * (sign * size["chest"], half) + (0.0, middle)
+    return _rounding(len(_LUNG)) @ outline
+
+
+def _soft(to: _Camera, size: Mapping[str, float]) -> Canvas:
+    """Mediastinum, heart, great vessels and hila."""
+    canvas = to.canvas()
+    band, top, low = size["mediastinum"], size["lung_top"], size["lung_bottom"]
+    column = np.array([(-band, low + 0.4), (-band * 0.9, top), (band * 0.9, top), (band, low + 0.4)])
+    cv2.fillPoly(canvas, [to.pixels(column)], 120, cv2.LINE_8, _SHIFT)
+    for sign in (-1, 1):
+        to.ellipse(canvas, (sign * (band + 0.06), -0.12), (0.07 * size["hilum"], 0.12 * size["hilum"]), 95)
+    to.ellipse(canvas, (band * 0.9, -0.38), (size["knob"], size["knob"] * 1.2), 150)
+    to.ellipse(canvas, (size["heart_x"], low - 0.16), (size["heart_wide"], size["heart_high"]), 170)
+    trachea = np.array([[(0.0, -1.0), (0.0, -0.35)]])
+    to.lines(canvas, trachea, 40, 0.07)
+    return canvas
+
+
+def _vessels(to: _Camera, subject: Subject) -> Canvas:
+    """Branches that leave each hilum, bend and taper."""
+    canvas = to.canvas()
+    t = np.linspace(0, 1, 6)
+    angle, bend, length, thick = subject.vessels.T
+    sign = np.where(np.arange(len(angle)) % 2, 1.0, -1.0)
+    turn = (angle * 2.6 - 1.2)[:, None] + (bend - 0.5)[:, None] * t
+    reach = (0.25 + 0.35 * length)[:, None] * t
+    x = sign[:, None] * (0.17 + reach * np.cos(turn))
+    y = -0.12 + reach * np.sin(turn) * 1.2
+    courses = np.stack([x, y], axis=2)
+    to.lines(canvas, courses, 130, 0.014)
+    to.lines(canvas, courses[thick > 0.4, :4], 190, 0.028)
+    to.lines(canvas, courses[:, :2], 230, 0.045)
+    return canvas
+
+
+def _bones(to: _Camera, size: Mapping[str, float]) -> Canvas:
+    """Ribs behind and in front, clavicles, shoulder blades and the spine's bodies."""
+    canvas = to.canvas()
+    count = np.arange(9)[:, None]
+    t = np.linspace(0, 1, 9)[None]
+    start = size["lung_top"] - 0.02 + size["rib_gap"] * count
+    wall = size["chest"] * (0.78 - 0.42 * np.exp(-0.9 * count))
+    x = 0.07 + (wall - 0.07) * np.sin(t * np.pi / 2)
+    behind = start - 0.06 * np.sin(np.pi * t) + size["rib_sag"] * t**2
+    front = behind[:, -1:] + 0.02 + (0.16 + size["rib_sag"]) * t**1.5
+    inwards = wall - (wall - 0.26) * t**1.2 * np.ones_like(front)
+    for sign in (-1, 1):
+        to.lines(canvas, np.stack([sign * inwards, front], axis=2)[:6], 110, 0.045)
+        to.lines(canvas, np.stack([sign * x, behind], axis=2), 190, 0.042)
+        high = size["clavicle"]
+        clavicle = np.array([[(0.08, high + 0.10), (0.30, high + 0.03), (0.55, high - 0.02), (0.80, high - 0.10)]])
+        to.lines(canvas, clavicle * (sign * size["chest"], 1.0), 210, 0.055)
+        blade = np.array([[(0.72, -0.62), (0.70, -0.35), (0.80, 0.02), (0.92, -0.35)]])
+        to.lines(canvas, blade * (sign * size["chest"], 1.0), 90, 0.05)
+    bodies = np.arange(14)[:, None, None] * (0.0, 0.15) + np.array([[(-0.05, -0.95), (0.05, -0.95)]])
+    to.lines(canvas, bodies, 130, 0.09)
+    return canvas
+
+
+def _folds(to: _Camera, size: Mapping[str, float]) -> Canvas:
+    """Breasts and nipples: soft shadows over the lower lungs that healthy and ill share."""
+    canvas = to.canvas()
+    breast = size["breast"]
+    if breast > 0:
+        for sign in (-1, 1):
+            at = (sign * 0.50 * size["chest"], size["breast_low"])
+            to.ellipse(canvas, at, (0.24 + 0.10 * breast, 0.22 + 0.12 * breast), int(90 + 150 * breast))
+    return canvas
+
+
+def _metal(to: _Camera, size: Mapping[str, float]) -> Canvas:
+    """Electrodes with their leads, or a pacemaker with its wire, on every third film."""
+    canvas = to.canvas()
+    kind = size["device"]
+    if kind > 0.85:
+        to.ellipse(canvas, (0.52, -0.50), (0.11, 0.08), 230)
+        to.lines(canvas, np.array([[(0.45, -0.50), (0.15, -0.55), (0.02, -0.2), (0.10, 0.25)]]), 200, 0.012)
+    elif kind > 0.65:
+        for sign in (-1, 1):
+            at = (sign * (0.30 + 0.5 * (kind - 0.65)), -0.45 + 2.0 * (kind - 0.65))
+            to.lines(canvas, np.array([[at, (sign * 0.5, -0.6), (sign * 0.7, -1.0)]]), 110, 0.01)
+            to.ellipse(canvas, at, (0.035, 0.035), 200)
+    return canvas
+
+
+def _opacity(rng: np.random.Generator, size: Mapping[str, float]) -> Opacity:
+    """Draw the disease: a focal opacity in one lung, a diffuse one in both, or a share of each."""
+    kind, side, down, out, large, depth, haze = rng.random(7).tolist()
+    sign = -1.0 if side < 0.5 else 1.0
+    high = size["lung_top"] + 0.25 + (size["lung_bottom"] - size["lung_top"] - 0.30) * down
+    x, y = sign * (0.30 + 0.25 * out) * size["chest"], high
+    spread = 0.10 + 0.08 * large
+    many = rng.standard_normal((6, 2)) * (0.5, 0.6)
+    axes = rng.uniform(0.5, 1.0, (6, 2))
+    blobs = np.hstack([(x, y) + many * spread, axes * spread])
+    focal, diffuse = kind < 0.65, kind > 0.5
+    return Opacity(
+        blobs if focal else blobs[:0],
+        0.14 + 0.22 * depth,
+        (0.10 + 0.16 * haze) * (0.6 if focal else 1.0) if diffuse else 0.0,
+    )
+
+
+def _disease(to: _Camera, opacity: Opacity, lungs: Plane, rng: np.random.Generator) -> Plane:
+    """The opacity on one film: the subject's shapes, the film's own strength and grain."""
+    focal, diffuse = np.exp(0.2 * rng.standard_normal(2)).tolist()
+    plane = np.zeros_like(lungs)
+    if len(opacity.blobs):
+        canvas = to.canvas()
+        for x, y, wide, high in opacity.blobs.tolist():
+            to.ellipse(canvas, (x, y), (wide, high), 255)
+        plane += to.film(canvas, 0.04) * (opacity.depth * focal)
+    if opacity.haze:
+        coarse = rng.random((9, 9), dtype=np.float32)
+        patches = cv2.resize(coarse, (to.side, to.side), interpolation=cv2.INTER_CUBIC)
+        plane += np.clip(patches - 0.3, 0, 1) * np.float32(2 * opacity.haze * diffuse)
+    return plane * lungs

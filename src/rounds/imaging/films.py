@@ -15,7 +15,9 @@ import json
 import os
 import secrets
 import shutil
+import struct
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from rounds.core.errors import BadLabel, BadSource, DamagedData, Fault, NotWritable, UnknownId
 from rounds.core.ids import canonical, digest, plain, write_whole
@@ -146,8 +150,8 @@ class FilmWriter:
         """
         _check(classes, kept)
         rank = {label: index for index, label in enumerate(classes)}
-        order = sorted(kept, key=lambda film: (SPLITS.index(film.split), rank[film.label], film[0], film[4], film[2]))
-        rows = [Row(*film[:5], canonical(film.attributes).decode(), *self._places[film.digest]) for film in order]
+        rows = [Row(*film[:5], canonical(film.attributes).decode(), *self._places[film.digest]) for film in kept]
+        rows.sort(key=lambda row: (SPLITS.index(row.split), rank[row.label], row.digest, row.name, row))
         folder = self._part.parent
         key = _content_digest(classes, rows)
         dataset = DatasetVersion(
@@ -231,12 +235,30 @@ def pack_path(path: Path, number: int) -> Path:
     return path / f"pack-{number:04d}.bin"
 
 
+def stored_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Writes uint8 (h, w) gray or (h, w, 3) RGB as an uncompressed PNG (ISO/IEC 15948).
+
+    Compressed bytes differ between releases of zlib; these are the same on every machine, so that digests are too.
+    """
+    high, wide = pixels.shape[:2]
+    lines = np.zeros((high, 1 + pixels[0].size), np.uint8)
+    lines[:, 1:] = pixels.reshape(high, -1)
+    raw = lines.tobytes()
+    blocks = [raw[at : at + 65_535] for at in range(0, len(raw), 65_535)]
+    stream = [b"\x78\x01"]
+    for number, block in enumerate(blocks, 1):
+        stream.append(struct.pack("<BHH", number == len(blocks), len(block), len(block) ^ 0xFFFF) + block)
+    stream.append(struct.pack(">I", zlib.adler32(raw)))
+    header = struct.pack(">IIBBBBB", wide, high, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", b"".join(stream)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
 def _damaged(path: Path, expected: str, got: str) -> DamagedData:
     fault = Fault("the data set is damaged", str(path), expected, got, _PREPARE_AGAIN)
     return DamagedData(f"damaged data set: {path.parent.name}", [fault])
-
-
-# ---------------------------------------------------------------- writing
 
 
 @contextmanager
@@ -250,7 +272,11 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _sweep(folder: Path) -> None:
     for old in folder.glob(".*.part"):
-        newest = max(file.stat().st_mtime for file in [old, *old.iterdir()])
+        try:
+            newest = max(file.stat().st_mtime for file in [old, *old.iterdir()])
+        except FileNotFoundError:
+            # Its writer is alive and has just finished.
+            continue
         if newest < time.time() - _ABANDONED_S:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -19,10 +19,33 @@ from rounds.core.errors import Fault, NotWritable
 from rounds.core.ids import canonical, digest
 from rounds.core.records import DatasetVersion
 from rounds.core.specs import ImagingSpec, Limits
-from rounds.imaging.films import PACK_BYTES, Film, attributes_of, open_dataset, read, read_bytes, write_films
+from rounds.imaging.films import (
+    PACK_BYTES,
+    Film,
+    FilmWriter,
+    Kept,
+    attributes_of,
+    film_writer,
+    open_dataset,
+    read,
+    read_bytes,
+    stored_png,
+    write_films,
+)
 from rounds.imaging.fit import to_pixels
 
-__all__ = ["PACK_BYTES", "Film", "Films", "Rows", "open_dataset", "write_films"]
+__all__ = [
+    "PACK_BYTES",
+    "Film",
+    "FilmWriter",
+    "Films",
+    "Kept",
+    "Rows",
+    "film_writer",
+    "open_dataset",
+    "stored_png",
+    "write_films",
+]
 
 # Films were held to the source's limits when they were taken; those of other callers do not concern them any more.
 _TAKEN = Limits(max_bytes=sys.maxsize, max_pixels=sys.maxsize)

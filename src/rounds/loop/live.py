@@ -109,6 +109,13 @@ class Live:
         nobody = Fault("no version has been promoted", next="register a bundle and promote it: rounds promote BUNDLE")
         return WorldFault("no champion", [nobody])
 
+    def attach(self, labels: Sequence[Label]) -> Attached:
+        """Keep true labels for answered films. Raises WorldFault where no champion says what classes there are."""
+        seated = self._seat.current
+        if seated is None:
+            raise self.vacancy()
+        return attach(self.ports, labels, seated.bundle.classes, self.ports.clock())
+
     async def predict(self, request: PredictRequest) -> Prediction:
         """Answer one film; when this returns, the answer is kept.
 
@@ -161,7 +168,7 @@ class Live:
             return error
 
     def _keep(self, seated: Seated, films: Sequence[_Film], answered: Answered) -> Sequence[Prediction]:
-        """Keep a batch, images first and all rows in one transaction: after a crash no acknowledged answer is missing."""
+        """Keep a batch, images first, then all rows in one transaction; StoreAway where that fails."""
         predictions = _predictions(seated, films, answered)
         at, scores, logits = self.ports.clock(), answered.scores.tolist(), answered.outputs.logits.tolist()
         try:
@@ -187,7 +194,9 @@ class Live:
             self.ports.captures.record(rows)
         except WorldFault as error:
             self._tell("store_away", {"error": str(error), "films": len(films)})
-            raise StoreAway(f"the answer could not be kept, so it is not given: {error.message}", error.faults) from error
+            raise StoreAway(
+                f"the answer could not be kept, so it is not given: {error.message}", error.faults
+            ) from error
         return predictions
 
     def _poll(self) -> None:

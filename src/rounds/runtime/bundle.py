@@ -1,8 +1,8 @@
 """The bundle: a folder of three files and their checksums, whole, verified at every read, named by its content.
 
-`model.onnx`, `bundle.json`, `reference.parquet` and `SHA256SUMS` (`<sha256>  <name>` a line, names sorted). The bundle's
-digest is the SHA-256 of the bytes of SHA256SUMS, so it covers every byte of the other three. No file is a pickle:
-loading a bundle runs no code of it.
+`model.onnx`, `bundle.json`, `reference.parquet` and `SHA256SUMS` (`<sha256>  <name>` a line, names sorted). The digest
+is the SHA-256 of the bytes of SHA256SUMS, so it covers every byte of the other three. No file is a pickle: loading a
+bundle runs no code of it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def read(path: Path) -> Bundle:
     """
     if not path.is_dir():
         got = "a file" if path.exists() else "nothing"
-        fault = Fault("no bundle here", str(path), "a folder with " + ", ".join((*FILES, SUMS)), got, "name another bundle")
+        fault = Fault(
+            "no bundle here", str(path), "a folder with " + ", ".join((*FILES, SUMS)), got, "name another bundle"
+        )
         raise UnknownId(f"no bundle at {path}", [fault])
     named = path.name if re.fullmatch(r"[0-9a-f]{64}", path.name) else None
     sums, name = _sums(path, named)
@@ -184,7 +186,9 @@ def _store(folder: Path, files: Mapping[str, bytes]) -> Bundle:
             _rename_once(part, target)
             _sync_folder(folder)
     except OSError as error:
-        fault = Fault("the bundle cannot be written", str(folder), "a folder to write to", str(error), "free it or set --home")
+        fault = Fault(
+            "the bundle cannot be written", str(folder), "a folder to write to", str(error), "free it or set --home"
+        )
         raise NotWritable(f"cannot write a bundle in {folder}", [fault]) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -237,7 +241,9 @@ def _sums(path: Path, expected: str | None) -> tuple[dict[str, str], str]:
     lines = [_LINE.fullmatch(line) for line in data.decode("ascii", "replace").splitlines()]
     sums = {match[2]: match[1] for match in lines if match}
     if None in lines or tuple(sums) != FILES:
-        faults = [Fault("not a list of checksums", SUMS, "a line for each of " + ", ".join(FILES), "other lines", _AGAIN)]
+        faults = [
+            Fault("not a list of checksums", SUMS, "a line for each of " + ", ".join(FILES), "other lines", _AGAIN)
+        ]
         raise _damaged(path, faults)
     return sums, name
 
@@ -263,7 +269,10 @@ def _bytes(path: Path, name: str) -> bytes:
 
 def _strangers(path: Path) -> list[Fault]:
     extra = sorted(entry.name for entry in path.iterdir() if entry.name not in (*FILES, SUMS))
-    return [Fault("a file that no bundle has", name, "only " + ", ".join((*FILES, SUMS)), name, "remove it") for name in extra]
+    return [
+        Fault("a file that no bundle has", name, "only " + ", ".join((*FILES, SUMS)), name, "remove it")
+        for name in extra
+    ]
 
 
 def _damaged(path: Path, faults: Sequence[Fault]) -> DamagedBundle:
@@ -293,7 +302,9 @@ def _parse(path: Path, name: str, data: bytes) -> Bundle:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         got = f"{type(error).__name__}: {error}"
-        fault = Fault("not the facts of a bundle", FACTS, f"format {FORMAT} of this release", got, "export the run again")
+        fault = Fault(
+            "not the facts of a bundle", FACTS, f"format {FORMAT} of this release", got, "export the run again"
+        )
         raise _damaged(path, [fault]) from error
     faults = _contradictions(bundle)
     if faults:
@@ -308,7 +319,12 @@ def _contradictions(bundle: Bundle) -> list[Fault]:
         (calibration.temperature > 0, "temperature", "more than 0", calibration.temperature),
         (len(calibration.bias) == k, "bias", f"{k} numbers", calibration.bias),
         (len(calibration.conformal) == k, "conformal", f"{k} thresholds", calibration.conformal),
-        ((calibration.threshold is None) == (k != 2), "threshold", "one for two classes, else none", calibration.threshold),
+        (
+            (calibration.threshold is None) == (k != 2),
+            "threshold",
+            "one for two classes, else none",
+            calibration.threshold,
+        ),
         (len(scoring.names) == len(scoring.edges), "edges", f"a row for each of {scoring.names}", len(scoring.edges)),
     )
     return [Fault(f"{what} does not fit", FACTS, wanted, str(got)) for fits, what, wanted, got in questions if not fits]
@@ -320,10 +336,17 @@ def _uneven(bundle: Bundle, reference: Reference) -> list[Fault]:
         (n > 0, "label", "one film or more", n),
         (reference.logits.shape == (n, k), "logits", (n, k), reference.logits.shape),
         (reference.embedding.shape[:1] == (n,), "embedding", n, reference.embedding.shape),
-        (reference.scores.shape == (n, len(bundle.scoring.names)), "scores", bundle.scoring.names, reference.scores.shape),
+        (
+            reference.scores.shape == (n, len(bundle.scoring.names)),
+            "scores",
+            bundle.scoring.names,
+            reference.scores.shape,
+        ),
         (len(reference.subjects) == len(reference.images) == n, "subjects and images", n, len(reference.subjects)),
     )
-    return [Fault(f"{what} does not fit", REFERENCE, str(want), str(got)) for fits, what, want, got in questions if not fits]
+    return [
+        Fault(f"{what} does not fit", REFERENCE, str(want), str(got)) for fits, what, want, got in questions if not fits
+    ]
 
 
 def _table(reference: Reference) -> bytes:

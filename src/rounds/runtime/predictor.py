@@ -7,18 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from rounds.core.errors import DamagedBundle, Fault, OurFault
 from rounds.core.records import Bundle
 from rounds.runtime.bundle import MODEL, model_bytes
 
 OUTPUTS = ("logits", "embedding", "activation")
-_CHUNK = 64
+Index = npt.NDArray[np.int64]
 
 # ONNX Runtime's errors have no common class below Exception.
-_UNLOADABLE: tuple[type[Exception], ...] = (RuntimeError,) + tuple(
-    getattr(ort.capi.onnxruntime_pybind11_state, name)
-    for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+_UNLOADABLE: tuple[type[Exception], ...] = (
+    RuntimeError,
+    _state.Fail,
+    _state.InvalidArgument,
+    _state.InvalidGraph,
+    _state.InvalidProtobuf,
+    _state.NotImplemented,
+    _state.RuntimeException,
 )
 
 
@@ -68,14 +74,17 @@ class Network:
             raise OurFault("the network answers with NaN or infinity", [fault])
         return Outputs(logits, embedding, activation)
 
-    def answer_all(self, pixels: npt.NDArray[np.uint8], batch: int = _CHUNK) -> Outputs:
-        """The outputs for any number of films, computed in batches; `activation` is left empty (n, 0, 0, 0), since
-        for many films it would fill the memory."""
-        parts = [self.answer(np.ascontiguousarray(pixels[at : at + batch])) for at in range(0, len(pixels), batch)]
+    def answer_all(self, pixels: npt.NDArray[np.uint8], *, index: Index | None = None, batch: int = 64) -> Outputs:
+        """The outputs for many films, computed in batches: for all of `pixels`, or those at `index` int64 (m,).
+
+        `activation` is left empty (m, 0, 0, 0), since for many films it would fill the memory.
+        """
+        rows = np.arange(len(pixels)) if index is None else index
+        parts = [self.answer(pixels[rows[at : at + batch]]) for at in range(0, len(rows), batch)]
         return Outputs(
             logits=np.concatenate([part.logits for part in parts]),
             embedding=np.concatenate([part.embedding for part in parts]),
-            activation=np.empty((len(pixels), 0, 0, 0), np.float32),
+            activation=np.empty((len(rows), 0, 0, 0), np.float32),
         )
 
 
@@ -99,7 +108,9 @@ def _check(session: ort.InferenceSession, where: str) -> None:
     outputs = tuple((node.name, node.type) for node in session.get_outputs())
     faults = []
     if inputs != [("tensor(uint8)", 4)]:
-        faults.append(Fault("wrong inputs", where, "one input, uint8 (n, c, h, w)", str(inputs), "export the run again"))
+        faults.append(
+            Fault("wrong inputs", where, "one input, uint8 (n, c, h, w)", str(inputs), "export the run again")
+        )
     if outputs != tuple((name, "tensor(float)") for name in OUTPUTS):
         expected = f"float {', '.join(OUTPUTS)}"
         faults.append(Fault("wrong outputs", where, expected, str(outputs), "export the run again"))

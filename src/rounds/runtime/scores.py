@@ -10,11 +10,13 @@ import numpy.typing as npt
 from rounds.core.records import Bundle, Scoring
 from rounds.imaging.measure import MEASURES, measure
 from rounds.runtime.bundle import ByDigest
-from rounds.runtime.predictor import Outputs
+from rounds.runtime.predictor import Index, Outputs
 
 SCORES = ("logit", *MEASURES, "embedding")
 EDGES = 63
 AXES = 16
+
+_PIXELS = 1 << 21  # measured at once: the measures' working memory is some twenty times this, in bytes
 
 
 class Scorer:
@@ -25,16 +27,22 @@ class Scorer:
         self._axes = np.asarray(scoring.axes, np.float32).reshape(len(scoring.axes), len(scoring.centre)).T.copy()
         self._shift = np.asarray(scoring.centre, np.float32) @ self._axes
 
-    def scores(self, pixels: npt.NDArray[np.uint8], outputs: Outputs) -> npt.NDArray[np.float32]:
-        """float32 (n, 7) in the order of SCORES, from pixels uint8 (n, c, h, w) and the network's outputs for them.
+    def scores(
+        self, pixels: npt.NDArray[np.uint8], outputs: Outputs, *, index: Index | None = None
+    ) -> npt.NDArray[np.float32]:
+        """float32 (n, 7) in the order of SCORES, from pixels uint8 (n, c, h, w), or those of them at `index` int64
+        (n,), and the network's outputs for these films.
 
         `logit` is the log-odds of the last class (two classes) or the margin of the best class over the second,
         before temperature and bias, so that a recalibration keeps it; the five measures are those of the pixels;
         `embedding` is the Mahalanobis distance from the training films in their first principal axes.
         """
-        table = np.empty((len(outputs), len(SCORES)), np.float32)
+        table: npt.NDArray[np.float32] = np.empty((len(outputs), len(SCORES)), np.float32)
         table[:, 0] = _logit(outputs.logits)
-        table[:, 1:-1] = measure(pixels)
+        step = max(1, _PIXELS // pixels[0].size)
+        for start in range(0, len(outputs), step):
+            chosen = slice(start, start + step) if index is None else index[start : start + step]
+            table[start : start + step, 1:-1] = measure(pixels[chosen])
         frame = outputs.embedding @ self._axes
         frame -= self._shift
         table[:, -1] = np.sqrt(np.einsum("nr,nr->n", frame, frame))
@@ -46,8 +54,9 @@ def scores(bundle: Bundle, pixels: npt.NDArray[np.uint8], outputs: Outputs) -> n
     return _scorer(ByDigest(bundle)).scores(pixels, outputs)
 
 
-def fit_scoring(pixels: npt.NDArray[np.uint8], outputs: Outputs) -> Scoring:
-    """The frame and the bin edges of training films: uint8 (n, c, h, w) and the network's outputs for them.
+def fit_scoring(pixels: npt.NDArray[np.uint8], outputs: Outputs, *, index: Index | None = None) -> Scoring:
+    """The frame and the bin edges of training films: uint8 (n, c, h, w), or those at `index` int64 (n,), and the
+    network's outputs for them.
 
     The frame is the embeddings' mean and their first principal axes (16 at most, those with no spread left out), each
     divided by its standard deviation; the edges are the 1/64 to 63/64 quantiles of each score. Equal edges are kept:
@@ -55,7 +64,7 @@ def fit_scoring(pixels: npt.NDArray[np.uint8], outputs: Outputs) -> Scoring:
     """
     centre, axes = _frame(outputs.embedding)
     draft = Scoring(SCORES, (), tuple(map(_short, centre)), tuple(tuple(map(_short, axis)) for axis in axes))
-    table = Scorer(draft).scores(pixels, outputs)
+    table = Scorer(draft).scores(pixels, outputs, index=index)
     cuts = np.quantile(table.astype(np.float64), np.arange(1, EDGES + 1) / (EDGES + 1), axis=0)
     return Scoring(SCORES, tuple(tuple(map(_short, column)) for column in cuts.T), draft.centre, draft.axes)
 

@@ -67,9 +67,7 @@ class Seat:
         if bundle.digest != digest:
             other = Fault("another bundle lies here", str(path), digest, bundle.digest, "export the run again")
             raise DamagedBundle(f"version {version} is not the bundle at {path}", [other])
-        seated = Seated(
-            version, bundle, Predictor(bundle, self._spec.threads), Scorer(bundle.scoring), Judge(bundle)
-        )
+        seated = Seated(version, bundle, Predictor(bundle, self._spec.threads), Scorer(bundle.scoring), Judge(bundle))
         self._warm_up(seated)
         self._current = seated
         return seated

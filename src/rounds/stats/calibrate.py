@@ -46,9 +46,7 @@ def fit_temperature_bias(
     return _fit(logits, y, prior or Prior(1.0, (0.0,) * k, bias_spread=10.0, scale_spread=10.0))
 
 
-def _fit(
-    logits: npt.NDArray[np.floating], y: npt.NDArray[np.integer], prior: Prior
-) -> tuple[float, tuple[float, ...]]:
+def _fit(logits: npt.NDArray[np.floating], y: npt.NDArray[np.integer], prior: Prior) -> tuple[float, tuple[float, ...]]:
     """Newton's method on the negative log posterior, convex in 1 / temperature and bias."""
     values = np.asarray(logits, np.float64)
     n, k = values.shape

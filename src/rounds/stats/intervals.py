@@ -9,8 +9,10 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from rounds.core.errors import Fault, OurFault
+from rounds.stats.metrics import BINARY, ECE_BINS, MANY, Counts, brier_terms, counted, present_mean, reliability_terms
 
 Floats = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.float32]
 
 _CHUNK = 128
 
@@ -33,7 +35,7 @@ def upper_bound(k: int, n: int, alpha: float) -> float:
 
 def cluster_bootstrap(
     clusters: Sequence[Hashable],
-    statistics: Callable[[Floats], Mapping[str, Floats]],
+    statistics: Callable[[Weights], Mapping[str, Floats]],
     *,
     resamples: int = 2000,
     level: float = 0.95,
@@ -42,7 +44,7 @@ def cluster_bootstrap(
     """Percentile intervals of statistics when whole clusters (subjects) are drawn with replacement (Field and Welsh
     2007).
 
-    `clusters` names the cluster of each of the n films. `statistics` takes how often each film was drawn, float64
+    `clusters` names the cluster of each of the n films. `statistics` takes how often each film was drawn, float32
     (n, B), and answers B values by name; NaN (a resample without a class, say) is left out. The same seed gives the
     same intervals.
     """
@@ -55,11 +57,89 @@ def cluster_bootstrap(
         drawn = random.integers(0, groups, (size, groups))
         drawn += np.arange(size)[:, None] * groups
         times = np.bincount(drawn.reshape(-1), minlength=size * groups).reshape(size, groups)
-        weights = np.ascontiguousarray(times.T, np.float64)[place.reshape(-1)]
+        weights = np.ascontiguousarray(times.T, np.float32)[place.reshape(-1)]
         for name, values in statistics(weights).items():
             found.setdefault(name, []).append(values)
     tails = ((1 - level) / 2, (1 + level) / 2)
     return {name: _quantiles(np.concatenate(parts), tails) for name, parts in found.items()}
+
+
+def metric_intervals(
+    y: npt.NDArray[np.integer],
+    label: npt.NDArray[np.integer],
+    probabilities: Floats,
+    subjects: Sequence[Hashable],
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """The intervals of every metric of `metrics.metrics`, by bootstrap over subjects.
+
+    Where no resample holds an error the bootstrap knows nothing of the errors to come; for accuracy, sensitivity and
+    specificity the exact interval over subjects stands in (for balanced accuracy the mean of the two classes' bounds).
+    """
+    weighted = _Weighted(y, label, probabilities)
+    found = cluster_bootstrap(subjects, weighted, resamples=resamples, level=level, seed=seed)
+    truth, said = np.asarray(y), np.asarray(label)
+    binary = {"sensitivity": truth == 1, "specificity": truth == 0} if probabilities.shape[1] == 2 else {}
+    for name, films in {"accuracy": np.ones(len(truth), bool), **binary}.items():
+        right = said[films] == truth[films]
+        if len(right) and (right.all() or not right.any()):
+            n = len({subjects[int(i)] for i in np.flatnonzero(films)})
+            found[name] = clopper_pearson(n if right.all() else 0, n, level)
+    low, high = found["balanced_accuracy"]
+    if binary and low == high:
+        pair = np.array([found["sensitivity"], found["specificity"]]).mean(0)
+        found["balanced_accuracy"] = (float(pair[0]), float(pair[1]))
+    return {name: found[name] for name in (BINARY if binary else MANY)}
+
+
+class _Weighted:
+    """Every metric under weights float32 (n, B), as B values by name."""
+
+    def __init__(self, y: npt.NDArray[np.integer], label: npt.NDArray[np.integer], probabilities: Floats) -> None:
+        n, self._k = probabilities.shape
+        place, confidence, hit = reliability_terms(y, probabilities, ECE_BINS)
+        columns = np.zeros((n, self._k**2 + ECE_BINS + 1), np.float32)
+        columns[np.arange(n), np.asarray(y) * self._k + np.asarray(label)] = 1.0
+        columns[np.arange(n), self._k**2 + place] = confidence - hit
+        columns[:, -1] = brier_terms(y, probabilities)
+        self._columns = np.ascontiguousarray(columns.T)
+        against = range(self._k) if self._k > 2 else (1,)
+        self._areas = [_WeightedAuc(np.asarray(y) == c, probabilities[:, c]) for c in against]
+
+    def __call__(self, weights: Weights) -> dict[str, Floats]:
+        sums = (self._columns @ weights).astype(np.float64)
+        total = weights.sum(0, dtype=np.float64)
+        table = sums[: self._k**2].T.reshape(-1, self._k, self._k)
+        gaps = sums[self._k**2 : self._k**2 + ECE_BINS]
+        areas = np.stack([area(weights) for area in self._areas], axis=1)
+        found = dict(counted(Counts(table)))
+        return found | {"auc": present_mean(areas), "brier": sums[-1] / total, "ece": np.abs(gaps).sum(0) / total}
+
+
+class _WeightedAuc:
+    """The AUC of one score under weights (n, B): for each positive the weight of negatives below it, ties half."""
+
+    def __init__(self, positive: npt.NDArray[np.bool_], score: Floats) -> None:
+        negative = np.flatnonzero(~positive)
+        self._negative = negative[np.argsort(score[negative], kind="stable")]
+        self._positive = np.flatnonzero(positive)
+        self._positive = self._positive[np.argsort(score[self._positive], kind="stable")]
+        below = score[self._negative]
+        self._left = np.searchsorted(below, score[self._positive], side="left")
+        self._right = np.searchsorted(below, score[self._positive], side="right")
+        self._tied = bool((self._left != self._right).any())
+
+    def __call__(self, weights: Weights) -> Floats:
+        heap = np.zeros((len(self._negative) + 1, weights.shape[1]), np.float32)
+        np.cumsum(weights[self._negative], axis=0, out=heap[1:])
+        mass = weights[self._positive]
+        under = (heap[self._left] + heap[self._right]) / 2 if self._tied else heap[self._left]
+        area = np.einsum("pb,pb->b", mass, under, dtype=np.float64)
+        pairs = mass.sum(0, dtype=np.float64) * heap[-1]
+        return np.divide(area, pairs, out=np.full(len(area), np.nan), where=pairs > 0)
 
 
 def _quantiles(values: Floats, tails: tuple[float, float]) -> tuple[float, float]:

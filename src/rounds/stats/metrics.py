@@ -24,8 +24,7 @@ def softmax(logits: npt.NDArray[np.floating]) -> Floats:
     """Probabilities float64 (n, k) of logits (n, k), safe from overflow."""
     values = np.asarray(logits, np.float64)
     values = np.exp(values - values.max(1, keepdims=True))
-    values /= values.sum(1, keepdims=True)
-    return values
+    return np.asarray(values / values.sum(1, keepdims=True))
 
 
 def auc(y: npt.NDArray[np.integer], score: npt.NDArray[np.floating]) -> float:
@@ -137,8 +136,8 @@ class Counts:
 def metrics(y: npt.NDArray[np.integer], label: npt.NDArray[np.integer], probabilities: Floats) -> dict[str, float]:
     """Every metric by its public name; `label` int64 (n,) is what was decided, `probabilities` float64 (n, k).
 
-    Two classes: the last is the positive one. More: AUC and F1 are macro one-vs-rest, balanced accuracy the mean recall,
-    all over the classes that are present.
+    Two classes: the last is the positive one. More: AUC and F1 are macro one-vs-rest, balanced accuracy the mean
+    recall, all over the classes that are present.
     """
     k = probabilities.shape[1]
     rows = counted(Counts(confusion(y, label, k)[None].astype(np.float64)))

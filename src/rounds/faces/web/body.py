@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -88,7 +88,7 @@ async def parts(content_type: str, body: bytes, max_files: int) -> list[Part]:
     Raises BadRequest: 400 where the body is not multipart, 422 naming every other field, and where there is no film.
     """
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(Headers({"content-type": content_type}), stream(), max_files=max_files)

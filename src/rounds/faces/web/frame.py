@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rounds.core.errors import Fault, OurFault, RoundsError
+from rounds.core.errors import OurFault, RoundsError
 from rounds.core.ids import new_id
 from rounds.faces.web.body import header
 from rounds.faces.web.metrics import Metrics
@@ -116,7 +116,5 @@ def _problem(error: Exception, request_id: str) -> Problem:
     if isinstance(error, RoundsError):
         return Problem.of(error)
     if isinstance(error, HTTPException):
-        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
-        fault = Fault(str(error.detail), next="the API is described at /docs and /openapi.json")
-        return Problem(error.status_code, kind, str(error.detail), [fault])
+        return Problem.http(error)
     return Problem.bug(request_id)

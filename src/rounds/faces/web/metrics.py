@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
@@ -21,8 +20,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10
 class Metrics:
     """Counts requests and predictions; what is live (queue, swaps, champion) is read when it is asked for."""
 
-    def __init__(self, live: Callable[[], Live | None]) -> None:
-        self.registry = CollectorRegistry(auto_describe=True)
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
         requests = Counter(
             "rounds_http_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
         )
@@ -36,15 +35,20 @@ class Metrics:
             "rounds_referred", "Answered films that a person should look at.", ["version"], registry=self.registry
         )
         self._told = Counter(
-            "rounds_troubles", "Versions that could not be seated, answers that could not be kept.", ["kind"],
+            "rounds_troubles",
+            "Versions that could not be seated, answers that could not be kept.",
+            ["kind"],
             registry=self.registry,
         )
-        self.registry.register(_Now(live))
         # Finding a labelled child takes a lock and builds a tuple of strings; the set of children is small and fixed.
         self._requests = lru_cache(1024)(lambda route, status: requests.labels(route, str(status)))
         self._seconds = lru_cache(64)(seconds.labels)
         self._answered = lru_cache(1024)(answered.labels)
         self._referred = lru_cache(64)(referred.labels)
+
+    def watch(self, live: Live) -> None:
+        """Show what is live from now on."""
+        self.registry.register(_Now(live))
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -57,7 +61,7 @@ class Metrics:
         if prediction.refer:
             self._referred(prediction.version).inc()
 
-    def told(self, what: str, _facts: Mapping[str, Any]) -> None:
+    def told(self, what: str) -> None:
         """Count what the live loop tells, a new champion aside."""
         if what != "seated":
             self._told.labels(what).inc()
@@ -70,15 +74,19 @@ class Metrics:
 class _Now(Collector):
     """What is live at this moment."""
 
-    def __init__(self, live: Callable[[], Live | None]) -> None:
+    def __init__(self, live: Live) -> None:
         self._live = live
 
+    def describe(self) -> Iterator[Metric]:
+        """Name nothing beforehand: without this the registry would collect once at registration."""
+        return iter(())
+
     def collect(self) -> Iterator[Metric]:
-        live = self._live()
-        seated = live.seated if live else None
-        yield GaugeMetricFamily("rounds_queue_depth", "Requests that wait.", value=live.depth if live else 0)
+        """Read queue, swaps and champion."""
+        seated = self._live.seated
+        yield GaugeMetricFamily("rounds_queue_depth", "Requests that wait.", value=self._live.depth)
         yield GaugeMetricFamily("rounds_ready", "1 where a champion is in service.", value=1 if seated else 0)
-        yield CounterMetricFamily("rounds_swaps", "Versions put in service.", value=live.swaps if live else 0)
+        yield CounterMetricFamily("rounds_swaps", "Versions put in service.", value=self._live.swaps)
         champion = InfoMetricFamily("rounds_champion", "The version in service and its bundle.")
         if seated:
             champion.add_metric([], {"version": seated.version, "bundle": seated.bundle.digest})

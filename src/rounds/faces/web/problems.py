@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from starlette.exceptions import HTTPException
 
 from rounds.core.errors import Fault, OurFault, RoundsError
 
@@ -38,11 +40,19 @@ class Problem:
     kind: str
     detail: str
     faults: Sequence[Fault] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, error: RoundsError) -> Problem:
         """The problem that an error of the house is."""
         return cls(error.http_status, error.kind, error.message, error.faults)
+
+    @classmethod
+    def http(cls, error: HTTPException) -> Problem:
+        """The problem that an error of the framework is: no such address, no such method."""
+        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
+        fault = Fault(error.detail, next="the API is described at /docs and /openapi.json")
+        return cls(error.status_code, kind, TITLES[kind], [fault], error.headers or {})
 
     @classmethod
     def bug(cls, request_id: str) -> Problem:
@@ -66,6 +76,7 @@ class Problem:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What a client must know beside the body; a refused upload ends its connection."""
         headers = [(b"content-type", MEDIA_TYPE.encode())]
+        headers += [(key.lower().encode(), value.encode()) for key, value in self.extra.items()]
         if self.status == 503:
             headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
         if self.status == 413:

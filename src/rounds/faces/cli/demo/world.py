@@ -1,0 +1,138 @@
+"""The world that the demo lives in: a source split into what the makers see and a stream that comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rounds.core.ids import hash01
+from rounds.core.ports import Ports
+from rounds.core.records import Bundle, DatasetVersion, Prepared
+from rounds.core.specs import DataSpec
+from rounds.data.assemble import assemble
+from rounds.imaging.corrupt import corrupt
+from rounds.imaging.decode import decode
+from rounds.imaging.fit import encode_png, to_pixels
+from rounds.imaging.packed import Film, Films
+from rounds.loop import intake
+from rounds.runtime.predictor import Predictor
+from rounds.runtime.verdict import decide
+
+Pixels = npt.NDArray[np.uint8]
+STREAM_SHARE = 0.62
+FLIPPED = 0.15
+# severities are mild: gamma at most 1.4 (or its inverse), blur at most 1.5 pixels on a film of 64
+LADDER = (
+    *(("gamma", severity) for severity in (1.2, 1.25, 1.3, 1.35, 1.4)),
+    *(("gamma", severity) for severity in (0.83, 0.77, 0.72)),
+    *(("blur", severity) for severity in (0.75, 1.0, 1.25, 1.5)),
+)
+WANTED_DROP = (0.05, 0.15)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A scanner that changed: one corruption at one severity, and the accuracy it costs on validation films."""
+
+    kind: str
+    severity: float
+    drop: float
+
+    def __call__(self, film: Film) -> Film:
+        """The film as the changed scanner would have taken it."""
+        return replace(film, data=encode_png(_corrupted(film.data, self.kind, self.severity)))
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.severity:g}"
+
+
+@dataclass(frozen=True)
+class World:
+    """`base` is what the first model's makers have; `stream` are the films that come later, one subject never in
+    both."""
+
+    prepared: Prepared
+    base: DatasetVersion
+    pool: Films
+    stream: tuple[int, ...]
+
+    def films(self, start: int, stop: int, shift: Shift | None = None) -> Iterator[Film]:
+        """Stream films from one place to another, through the changed scanner where one is given."""
+        for i in self.stream[start:stop]:
+            film = self.pool.film(i)
+            yield shift(film) if shift else film
+
+
+def make(ports: Ports, spec: DataSpec) -> World:
+    """Prepare the source and hold a stream back from its training split, by subject."""
+    prepared = intake.prepare(ports, spec)
+    pool = Films(prepared.dataset.path)
+    rows = pool.rows("train")
+    order = {subject: hash01(spec.seed, subject) for subject in dict.fromkeys(rows.subjects)}
+    later = [i for i, subject in zip(rows.index, rows.subjects, strict=True) if order[subject] < STREAM_SHARE]
+    held = {int(i) for i in later}
+    shuffled = sorted(held, key=lambda i: hash01(spec.seed, "stream", i))
+    base = _assembled(ports, pool, "films", (pool.film(i) for i in range(len(pool)) if i not in held))
+    return World(prepared, base, pool, tuple(shuffled))
+
+
+def choose_shift(bundle: Bundle, films: Sequence[Film]) -> Shift:
+    """The mildest change of the ladder that costs the model 5 to 15 accuracy points on these films, else the
+    costliest."""
+    predictor = Predictor(bundle)
+    y = np.array([bundle.classes.index(film.label) for film in films])
+    decoded = [decode(film.data) for film in films]
+    before = _accuracy(predictor, [to_pixels(film.data, bundle.imaging) for film in films], y)
+    tried = []
+    for kind, severity in LADDER:
+        changed = [to_pixels(encode_png(_changed(pixels, kind, severity)), bundle.imaging) for pixels in decoded]
+        tried.append(Shift(kind, severity, before - _accuracy(predictor, changed, y)))
+        if WANTED_DROP[0] <= tried[-1].drop <= WANTED_DROP[1]:
+            return tried[-1]
+    return max(tried, key=lambda shift: shift.drop)
+
+
+def flipped(ports: Ports, world: World, seed: int) -> DatasetVersion:
+    """The makers' data with 15 % of the training labels wrong: what a careless labelling shift would leave."""
+    classes = world.base.classes
+    films = Films(world.base.path)
+
+    def spoiled() -> Iterator[Film]:
+        for i in range(len(films)):
+            film = films.film(i)
+            if film.split == "train" and hash01(seed, "flip", i) < FLIPPED:
+                others = [name for name in classes if name != film.label]
+                film = replace(film, label=others[int(hash01(seed, "to", i) * len(others))])
+            yield film
+
+    return _assembled(ports, films, "planted", spoiled())
+
+
+def _assembled(ports: Ports, films: Films, name: str, chosen: Iterable[Film]) -> DatasetVersion:
+    known = films.dataset.subjects_known
+    dataset = assemble(name, chosen, films.dataset.classes, folder=ports.datasets, subjects_known=known)
+    intake.enter(ports, dataset, why="made for the demo", who="demo")
+    return dataset
+
+
+def _accuracy(
+    predictor: Predictor,
+    pixels: Sequence[Pixels],
+    y: npt.NDArray[np.int64],
+) -> float:
+    label, _ = decide(predictor.bundle.calibration, predictor.answer(np.stack(pixels)).logits)
+    return float(np.mean(label == y))
+
+
+def _corrupted(data: bytes, kind: str, severity: float) -> Pixels:
+    return _changed(decode(data), kind, severity)
+
+
+def _changed(pixels: Pixels, kind: str, severity: float) -> Pixels:
+    """One decoded film, (h, w) or (h, w, 3), through the corruption; blur is in pixels of a film of 64."""
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    scaled = severity * max(pixels.shape[:2]) / 64 if kind == "blur" else severity
+    return corrupt(planes[None], kind, scaled)[0]
