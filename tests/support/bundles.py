@@ -93,7 +93,7 @@ def tiny_bundle(
     data: str = "d" * 64,
     films: int = 300,
 ) -> Bundle:
-    """A whole bundle under `folder` that answers, scores and judges `tiny_films` for real; `films` make its reference."""
+    """A whole bundle under `folder` that answers, scores and judges `tiny_films`; its reference has `films` of them."""
     k = len(classes)
     imaging = ImagingSpec(size=size, channels=channels)
     model = tiny_model(classes=k, size=size, channels=channels, seed=seed, bias=bias)

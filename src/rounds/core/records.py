@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rounds.core.ids import plain
+from rounds.core.ids import canonical, digest, plain
 from rounds.core.specs import ImagingSpec, TrainSpec
 
 
@@ -280,6 +280,10 @@ class Event:
     evidence: Mapping[str, Any]
     prev: str
     hash: str
+
+    def sealed(self) -> str:
+        """The hash that this event must bear: SHA-256 of the canonical JSON of every other field."""
+        return digest(canonical({key: value for key, value in vars(self).items() if key != "hash"}))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 _BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
 _HEADER_BYTES = 64 * 1024 * 1024
+_CHUNK = 1024 * 1024
 _AGAIN = "copy or download it again"
 _PACK_AGAIN = "pack the images again, as plain files"
 
@@ -51,8 +52,8 @@ def open_archive(path: Path, bounds: Bounds = Bounds()) -> Iterator[Source]:  # 
     """
     with path.open("rb") as raw:
         if path.suffix.lower() == ".zip":
-            with _whole(path), zipfile.ZipFile(raw) as unzipped:
-                members = _zip_members(path, unzipped, bounds)
+            with _whole(path):
+                members = _zip_members(path, zipfile.ZipFile(raw), bounds)
             yield _source(members)
         else:
             with _whole(path):
@@ -132,12 +133,6 @@ class _Bounded(io.RawIOBase):
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _HEADER_BYTES:
             raise tarfile.ReadError(f"a header claims {size:,} bytes")
@@ -180,10 +175,17 @@ def _tar_members(path: Path, raw: IO[bytes], bounds: Bounds) -> list[_Member]:
 
 
 def _check_end(file: _Bounded, offset: int) -> None:
-    """tarfile takes a garbled header for the end of the archive; the real end is a block of zeros."""
+    """tarfile takes a garbled header for the end of the archive; the real end is a block of zeros.
+
+    Reading what is behind it makes gzip and its kin check their sums.
+    """
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"no member and no end of the archive at byte {offset:,}")
+    for _ in range(_HEADER_BYTES // _CHUNK):
+        if not file.read(_CHUNK):
+            return
+    raise tarfile.ReadError(f"more than {_HEADER_BYTES:,} bytes behind the end of the archive")
 
 
 def _wrong_kind(info: tarfile.TarInfo) -> str | None:

@@ -47,11 +47,9 @@ def open_arrays(path: Path) -> Iterator[Source]:
     with unzipped:
         arrays, faults = _headers(unzipped)
         splits = _check(path, arrays, faults)
-        labels = {
-            split: _read_labels(path, unzipped, f"{split}_labels", arrays[f"{split}_labels"]) for split in splits
-        }
+        labels = {split: _read_labels(path, unzipped, f"{split}_labels", arrays[f"{split}_labels"]) for split in splits}
         names = _class_names(path, labels.values())
-        yield Source(sum(map(len, labels.values())), _items(path, unzipped, arrays, labels, names))
+        yield Source(sum(map(len, labels.values())), _items(path, unzipped, arrays, labels, names), sealed=True)
 
 
 def _headers(unzipped: zipfile.ZipFile) -> tuple[dict[str, _Array], list[Fault]]:

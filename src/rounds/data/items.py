@@ -26,13 +26,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source: `total` items, read once and in order; files that are out from the start, with the reason."""
+    """An opened source: `total` items, read once and in order; files that are out from the start, with the reason.
+
+    `sealed` says that its owner cannot take a single film out of it, as out of a folder.
+    """
 
     total: int
     items: Iterator[Item]
     refused: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     subjects_known: bool = False
+    sealed: bool = False
 
 
 def bad_source(source: str, *faults: Fault) -> BadSource:

@@ -55,7 +55,9 @@ def place(names: Iterable[str]) -> Layout:
         elif PurePosixPath(name).suffix.lower() in _IMAGES:
             layout.refused.append((name, "lies outside the class folders"))
     for folder, count in sorted(beside.items()):
-        layout.notes.append(f"folder {folder!r} lies beside {', '.join(sorted(splits))}: its {count} files are left out")
+        layout.notes.append(
+            f"folder {folder!r} lies beside {', '.join(sorted(splits))}: its {count} files are left out"
+        )
     return layout
 
 

@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from rounds.core.errors import BadOverride, Fault
 from rounds.data.archives import SUFFIXES, open_archive
 from rounds.data.arrays import open_arrays
 from rounds.data.items import Item, Source, bad_source
-from rounds.data.layout import EXPECTED, place
+from rounds.data.layout import place
 from rounds.imaging.packed import stored_png
 from rounds.imaging.phantom import Phantom, Scanner, draw
 

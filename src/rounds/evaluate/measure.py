@@ -74,7 +74,10 @@ def measure(
 
 
 def report(bundle: Bundle, dataset: DatasetVersion, measured: Measured, *, seed: int = 0) -> EvalReport:
-    """The report on films that `score` has already measured."""
+    """The report on films that `score` has already measured.
+
+    A metric that cannot be told, since the split has no film of a class, is left out.
+    """
     y, label, probabilities = measured.y, measured.label, measured.probabilities
     values = metrics(y, label, probabilities)
     bounds = metric_intervals(y, label, probabilities, measured.subjects, seed=seed)
@@ -87,7 +90,7 @@ def report(bundle: Bundle, dataset: DatasetVersion, measured: Measured, *, seed:
         n=len(measured),
         classes=bundle.classes,
         threshold=bundle.calibration.threshold,
-        metrics={name: Metric(value, *bounds[name]) for name, value in values.items()},
+        metrics={name: Metric(value, *bounds[name]) for name, value in values.items() if np.isfinite(value)},
         confusion=tuple(tuple(int(count) for count in row) for row in table),
         curves={**drawn, "ms": measured.ms, "subjects": len(set(measured.subjects))},
     )

@@ -37,7 +37,9 @@ def recalibrate(
     k = len(bundle.classes)
     if logits.shape != (len(y), k) or not len(y) or y.min() < 0 or y.max() >= k:
         expected, got = f"logits (n, {k}) with labels 0..{k - 1}, n >= 1", f"logits {logits.shape}, {len(y)} labels"
-        raise BadLabel("these labels cannot recalibrate a bundle", [Fault("labels do not fit", "", expected, got)])
+        raise BadLabel(
+            "these labels cannot recalibrate a bundle", [Fault("labels do not fit", expected=expected, got=got)]
+        )
     old = bundle.calibration
     temperature, bias = fit_temperature_bias(logits, y, Prior(old.temperature, old.bias))
     fresh = replace(old, temperature=temperature, bias=bias)

@@ -72,7 +72,7 @@ def check_parity(net: nn.Module, network: Network, films: npt.NDArray[np.uint8],
     worst = dict.fromkeys(OUTPUTS, 0.0)
     with torch.no_grad():
         for start in range(0, len(films), 50):
-            batch = np.ascontiguousarray(films[start : start + 50])
+            batch = np.array(films[start : start + 50])  # a copy: torch warns of memory that it may not write to
             said = network.answer(batch)
             for name, wanted in zip(OUTPUTS, net(torch.from_numpy(batch)), strict=True):
                 expected = wanted.numpy()

@@ -40,13 +40,13 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "breast": (-0.9, 1.0),
         "breast_low": (0.05, 0.35),
         "hilum": (0.6, 1.5),
-        "stomach": (-0.5, 1.0),
         "device": (0.0, 1.0),
     }
 )
 _LOWS, _HIGHS = np.array(list(_RANGES.values())).T
-_SHIFT = 4
-_SUPER = 2
+_FAINT = 1 / 40  # share of the ill whose opacity hardly shows: no reader finds them all
+_SUPER = 2  # canvases are so many times finer than the film
+_SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 
 # One lung of a chest of usual size: apex, outer wall, costophrenic angle, dome, inner border.
 _LUNG = np.array(
@@ -67,10 +67,20 @@ _TORSO = np.array(
     dtype=np.float64,
 )  # fmt: skip
 
+_CLAVICLE = np.array([[(0.08, 0.10), (0.30, 0.03), (0.55, -0.02), (0.80, -0.10)]])
+_BLADE = np.array([[(0.72, -0.62), (0.70, -0.35), (0.80, 0.02), (0.92, -0.35)]])
+_SPINE = np.arange(14)[:, None, None] * (0.0, 0.15) + np.array([[(-0.05, -0.95), (0.05, -0.95)]])
+_TRACHEA = np.array([[(0.0, -1.0), (0.0, -0.35)]])
+_WIRE = np.array([[(0.45, -0.50), (0.15, -0.55), (0.02, -0.2), (0.10, 0.25)]])
+_BRANCH = np.linspace(0, 1, 6)
+_ALONG = np.linspace(0, 1, 9)[None]
+_RIBS = np.arange(9)[:, None]
+_RIB_WALL = 0.78 - 0.42 * np.exp(-0.9 * _RIBS)
+
 
 @dataclass(frozen=True)
 class Opacity:
-    """The disease of one subject: ellipses (x, y, half axes, turn) laid on each other, and a haze over the lungs."""
+    """The disease of one subject: ellipses (x, y, half axes) laid on each other, and a haze over the lungs."""
 
     blobs: NDArray[np.float64]
     depth: float
@@ -140,13 +150,14 @@ class _Camera:
         half = self.fine / 2
         self.unit = half * pose.scale
         c, s = math.cos(pose.turn) * self.unit, math.sin(pose.turn) * self.unit
-        self._matrix = np.array([[c, s], [-s, c]])
-        self._origin = np.array([half * (1 + pose.x), half * (1 + pose.y)])
+        self._turn = (c, s)
+        self._origin = (half * (1 + pose.x), half * (1 + pose.y))
+        self._matrix = np.array([[c, s], [-s, c], self._origin]) * (1 << _SHIFT)
         self._middle = round(side / 2 * (1 + pose.x))
 
     def pixels(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
         """Points (..., 2) in OpenCV's fixed-point pixels."""
-        return np.rint((points @ self._matrix + self._origin) * (1 << _SHIFT)).astype(np.int32)
+        return np.asarray(np.rint(points @ self._matrix[:2] + self._matrix[2]), dtype=np.int32)
 
     def canvas(self) -> Canvas:
         return np.zeros((self.fine, self.fine), dtype=np.uint8)
@@ -164,9 +175,11 @@ class _Camera:
 
     def ellipse(self, canvas: Canvas, at: tuple[float, float], axes: tuple[float, float], gray: int) -> None:
         """Lay a filled ellipse onto the canvas."""
-        x, y = self.pixels(np.array(at)).tolist()
-        a, b = (round(axis * self.unit * (1 << _SHIFT)) for axis in axes)
-        cv2.ellipse(canvas, (x, y), (a, b), 0.0, 0.0, 360.0, gray, -1, cv2.LINE_8, _SHIFT)
+        (c, s), (left, top), unit = self._turn, self._origin, 1 << _SHIFT
+        x, y = (at[0] * c - at[1] * s + left) * unit, (at[0] * s + at[1] * c + top) * unit
+        a, b = axes[0] * self.unit * unit, axes[1] * self.unit * unit
+        centre, half_axes = (round(x), round(y)), (round(a), round(b))
+        cv2.ellipse(canvas, centre, half_axes, 0.0, 0.0, 360.0, gray, -1, cv2.LINE_8, _SHIFT)
 
     def film(self, canvas: Canvas, blur: float) -> Plane:
         """The canvas at the film's size, 0..1, its edges softened by `blur` in body units."""
@@ -174,7 +187,7 @@ class _Camera:
         sigma = blur * self.unit / _SUPER
         if sigma >= 0.3:
             small = cv2.GaussianBlur(small, (0, 0), sigma)
-        return small.astype(np.float32) * np.float32(1 / 255)
+        return np.asarray(small * np.float32(1 / 255), dtype=np.float32)
 
     def thickness(self) -> Plane:
         """The trunk's depth at each column: an ellipse across the body, 0..1, float32 (1, side)."""
@@ -186,7 +199,7 @@ class _Camera:
 @lru_cache(maxsize=8)
 def _depth(side: int) -> Plane:
     across = (np.arange(2 * side) + 0.5 - side) * (2 / side) / 1.15
-    return np.sqrt(np.clip(1 - across**2, 0.02, 1)).astype(np.float32)
+    return np.asarray(np.sqrt(np.clip(1 - across**2, 0.02, 1)), dtype=np.float32)
 
 
 @lru_cache(maxsize=4)
@@ -219,19 +232,17 @@ def _soft(to: _Camera, size: Mapping[str, float]) -> Canvas:
         to.ellipse(canvas, (sign * (band + 0.06), -0.12), (0.07 * size["hilum"], 0.12 * size["hilum"]), 95)
     to.ellipse(canvas, (band * 0.9, -0.38), (size["knob"], size["knob"] * 1.2), 150)
     to.ellipse(canvas, (size["heart_x"], low - 0.16), (size["heart_wide"], size["heart_high"]), 170)
-    trachea = np.array([[(0.0, -1.0), (0.0, -0.35)]])
-    to.lines(canvas, trachea, 40, 0.07)
+    to.lines(canvas, _TRACHEA, 40, 0.07)
     return canvas
 
 
 def _vessels(to: _Camera, subject: Subject) -> Canvas:
     """Branches that leave each hilum, bend and taper."""
     canvas = to.canvas()
-    t = np.linspace(0, 1, 6)
     angle, bend, length, thick = subject.vessels.T
     sign = np.where(np.arange(len(angle)) % 2, 1.0, -1.0)
-    turn = (angle * 2.6 - 1.2)[:, None] + (bend - 0.5)[:, None] * t
-    reach = (0.25 + 0.35 * length)[:, None] * t
+    turn = (angle * 2.6 - 1.2)[:, None] + (bend - 0.5)[:, None] * _BRANCH
+    reach = (0.25 + 0.35 * length)[:, None] * _BRANCH
     x = sign[:, None] * (0.17 + reach * np.cos(turn))
     y = -0.12 + reach * np.sin(turn) * 1.2
     courses = np.stack([x, y], axis=2)
@@ -243,30 +254,28 @@ def _vessels(to: _Camera, subject: Subject) -> Canvas:
 
 def _bones(to: _Camera, size: Mapping[str, float]) -> Canvas:
     """Ribs behind and in front, clavicles, shoulder blades and the spine's bodies."""
-    canvas = to.canvas()
-    count = np.arange(9)[:, None]
-    t = np.linspace(0, 1, 9)[None]
-    start = size["lung_top"] - 0.02 + size["rib_gap"] * count
-    wall = size["chest"] * (0.78 - 0.42 * np.exp(-0.9 * count))
-    x = 0.07 + (wall - 0.07) * np.sin(t * np.pi / 2)
-    behind = start - 0.06 * np.sin(np.pi * t) + size["rib_sag"] * t**2
-    front = behind[:, -1:] + 0.02 + (0.16 + size["rib_sag"]) * t**1.5
-    inwards = wall - (wall - 0.26) * t**1.2 * np.ones_like(front)
-    for sign in (-1, 1):
-        to.lines(canvas, np.stack([sign * inwards, front], axis=2)[:6], 110, 0.045)
-        to.lines(canvas, np.stack([sign * x, behind], axis=2), 190, 0.042)
-        high = size["clavicle"]
-        clavicle = np.array([[(0.08, high + 0.10), (0.30, high + 0.03), (0.55, high - 0.02), (0.80, high - 0.10)]])
-        to.lines(canvas, clavicle * (sign * size["chest"], 1.0), 210, 0.055)
-        blade = np.array([[(0.72, -0.62), (0.70, -0.35), (0.80, 0.02), (0.92, -0.35)]])
-        to.lines(canvas, blade * (sign * size["chest"], 1.0), 90, 0.05)
-    bodies = np.arange(14)[:, None, None] * (0.0, 0.15) + np.array([[(-0.05, -0.95), (0.05, -0.95)]])
-    to.lines(canvas, bodies, 130, 0.09)
+    canvas, chest, gap, sag = to.canvas(), size["chest"], size["rib_gap"], size["rib_sag"]
+    start = size["lung_top"] - 0.02 + gap * _RIBS
+    wall = chest * _RIB_WALL
+    behind = start - 0.06 * np.sin(np.pi * _ALONG) + sag * _ALONG**2
+    front = behind[:6, -1:] + 0.02 + (0.16 + sag) * _ALONG**1.5
+    inwards = wall[:6] - (wall[:6] - 0.26) * _ALONG**1.2
+    outwards = 0.07 + (wall - 0.07) * np.sin(_ALONG * np.pi / 2)
+    to.lines(canvas, _both(np.stack([inwards, front], axis=2)), 110, 0.045)
+    to.lines(canvas, _both(np.stack([outwards, behind], axis=2)), 190, 0.042)
+    to.lines(canvas, _both(_CLAVICLE * (chest, 1.0) + (0.0, size["clavicle"])), 210, 0.055)
+    to.lines(canvas, _both(_BLADE * (chest, 1.0)), 90, 0.05)
+    to.lines(canvas, _SPINE, 130, 0.09)
     return canvas
 
 
+def _both(courses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Courses (k, points, 2) and their mirror images."""
+    return np.concatenate([courses, courses * (-1.0, 1.0)])
+
+
 def _folds(to: _Camera, size: Mapping[str, float]) -> Canvas:
-    """Breasts and nipples: soft shadows over the lower lungs that healthy and ill share."""
+    """Breasts: soft shadows over the lower lungs that healthy and ill share."""
     canvas = to.canvas()
     breast = size["breast"]
     if breast > 0:
@@ -277,12 +286,12 @@ def _folds(to: _Camera, size: Mapping[str, float]) -> Canvas:
 
 
 def _metal(to: _Camera, size: Mapping[str, float]) -> Canvas:
-    """Electrodes with their leads, or a pacemaker with its wire, on every third film."""
+    """Electrodes with their leads, or a pacemaker with its wire, on every third subject."""
     canvas = to.canvas()
     kind = size["device"]
     if kind > 0.85:
         to.ellipse(canvas, (0.52, -0.50), (0.11, 0.08), 230)
-        to.lines(canvas, np.array([[(0.45, -0.50), (0.15, -0.55), (0.02, -0.2), (0.10, 0.25)]]), 200, 0.012)
+        to.lines(canvas, _WIRE, 200, 0.012)
     elif kind > 0.65:
         for sign in (-1, 1):
             at = (sign * (0.30 + 0.5 * (kind - 0.65)), -0.45 + 2.0 * (kind - 0.65))
@@ -292,34 +301,35 @@ def _metal(to: _Camera, size: Mapping[str, float]) -> Canvas:
 
 
 def _opacity(rng: np.random.Generator, size: Mapping[str, float]) -> Opacity:
-    """Draw the disease: a focal opacity in one lung, a diffuse one in both, or a share of each."""
-    kind, side, down, out, large, depth, haze = rng.random(7).tolist()
-    sign = -1.0 if side < 0.5 else 1.0
-    high = size["lung_top"] + 0.25 + (size["lung_bottom"] - size["lung_top"] - 0.30) * down
-    x, y = sign * (0.30 + 0.25 * out) * size["chest"], high
-    spread = 0.10 + 0.08 * large
-    many = rng.standard_normal((6, 2)) * (0.5, 0.6)
-    axes = rng.uniform(0.5, 1.0, (6, 2))
-    blobs = np.hstack([(x, y) + many * spread, axes * spread])
-    focal, diffuse = kind < 0.65, kind > 0.5
-    return Opacity(
-        blobs if focal else blobs[:0],
-        0.14 + 0.22 * depth,
-        (0.10 + 0.16 * haze) * (0.6 if focal else 1.0) if diffuse else 0.0,
-    )
+    """Draw the disease: a patch in one place, or nodules and a haze over both lungs; one in forty hardly shows."""
+    kind, faint, focal_depth, diffuse_depth = rng.random(4).tolist()
+    spread = rng.uniform(0.09, 0.14)
+    centre = _in_lung(rng.random((1, 3)), size)
+    places = centre + rng.standard_normal((6, 2)) * (0.4 * spread, 0.5 * spread)
+    patch = np.hstack([places, rng.uniform(0.5, 1, (6, 2)) * spread])
+    nodules = np.hstack([_in_lung(rng.random((16, 3)), size), rng.uniform(0.03, 0.06, (16, 2))])
+    seen = 0.15 if faint < _FAINT else 1.0
+    if kind < 0.6:
+        return Opacity(patch, seen * (0.29 + 0.25 * focal_depth), 0.0)
+    return Opacity(nodules, seen * (0.23 + 0.20 * diffuse_depth), seen * 0.08)
+
+
+def _in_lung(u: NDArray[np.float64], size: Mapping[str, float]) -> NDArray[np.float64]:
+    """Places (n, 2) well inside a lung, from uniform numbers (n, 3): side, distance from the spine, height."""
+    high = size["lung_top"] + 0.22 + (size["lung_bottom"] - size["lung_top"] - 0.32) * u[:, 2]
+    x = (0.32 + 0.27 * u[:, 1]) * size["chest"]
+    return np.stack([np.where(u[:, 0] < 0.5, -x, x), high], axis=1)
 
 
 def _disease(to: _Camera, opacity: Opacity, lungs: Plane, rng: np.random.Generator) -> Plane:
     """The opacity on one film: the subject's shapes, the film's own strength and grain."""
-    focal, diffuse = np.exp(0.2 * rng.standard_normal(2)).tolist()
-    plane = np.zeros_like(lungs)
-    if len(opacity.blobs):
-        canvas = to.canvas()
-        for x, y, wide, high in opacity.blobs.tolist():
-            to.ellipse(canvas, (x, y), (wide, high), 255)
-        plane += to.film(canvas, 0.04) * (opacity.depth * focal)
+    strength = math.exp(0.15 * rng.standard_normal())
+    canvas = to.canvas()
+    for x, y, wide, high in opacity.blobs.tolist():
+        to.ellipse(canvas, (x, y), (wide, high), 255)
+    plane = to.film(canvas, 0.025) * (opacity.depth * strength)
     if opacity.haze:
         coarse = rng.random((9, 9), dtype=np.float32)
         patches = cv2.resize(coarse, (to.side, to.side), interpolation=cv2.INTER_CUBIC)
-        plane += np.clip(patches - 0.3, 0, 1) * np.float32(2 * opacity.haze * diffuse)
+        plane += np.clip(patches, 0, 1) * np.float32(opacity.haze * strength)
     return plane * lungs

@@ -17,6 +17,8 @@ _LOW, _HIGH = 0.05, 0.95
 def measure(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Measure uint8 (n, c, h, w) films: float32 (n, 5) in the order of MEASURES, each finite.
 
+    Every sum is of whole numbers and exact, so that a film measures the same alone and in any batch.
+
     exposure   mean gray, 0..1
     contrast   5th to 95th percentile of gray, 0..1
     sharpness  root mean square gradient over contrast, in 1/pixel
@@ -25,14 +27,15 @@ def measure(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     geometry   radius of gyration of the gray mass about the image's centre over half the side, 0..1.5
     """
     n, _, high, wide = pixels.shape
+    if n == 0:
+        return np.empty((0, len(MEASURES)), dtype=np.float32)
     gray = _gray(pixels)
-    total = gray.reshape(n, -1).sum(1, dtype=np.int64).astype(np.float64)
+    total = gray.sum((1, 2), dtype=np.int64).astype(np.float64)
     exposure = total / (255.0 * high * wide)
     contrast = _spread(gray) / 255.0
     signed = gray.astype(np.int16)
     sharpness = _gradient(signed) / 255.0 / np.maximum(contrast, 1 / 255.0)
-    mass = gray.reshape(n, -1).astype(np.float32) @ _squared_radius(high, wide)
-    geometry = np.sqrt(mass / np.maximum(total, 1.0))
+    geometry = np.sqrt(_inertia(gray) / np.maximum(total, 1.0))
     return np.stack([exposure, contrast, sharpness, _noise(signed) / 255.0, geometry], axis=1).astype(np.float32)
 
 
@@ -57,8 +60,8 @@ def _spread(gray: NDArray[np.uint8]) -> NDArray[np.float64]:
 def _gradient(gray: NDArray[np.int16]) -> NDArray[np.float64]:
     """Root mean square of the central differences, in gray levels a pixel."""
     n = gray.shape[0]
-    across = (gray[:, 1:-1, 2:] - gray[:, 1:-1, :-2]).reshape(n, -1).astype(np.float32)
-    down = (gray[:, 2:, 1:-1] - gray[:, :-2, 1:-1]).reshape(n, -1).astype(np.float32)
+    across = (gray[:, 1:-1, 2:] - gray[:, 1:-1, :-2]).reshape(n, -1).astype(np.float64)
+    down = (gray[:, 2:, 1:-1] - gray[:, :-2, 1:-1]).reshape(n, -1).astype(np.float64)
     energy = np.einsum("ij,ij->i", across, across) + np.einsum("ij,ij->i", down, down)
     return np.asarray(np.sqrt(energy / (4.0 * max(1, across.shape[1]))), dtype=np.float64)
 
@@ -68,13 +71,19 @@ def _noise(gray: NDArray[np.int16]) -> NDArray[np.float64]:
     n = gray.shape[0]
     across = gray[:, :, 2:] + gray[:, :, :-2] - 2 * gray[:, :, 1:-1]
     both = across[:, 2:] + across[:, :-2] - 2 * across[:, 1:-1]
-    count = max(1, both[0].size) if n else 1
+    count = max(1, both[0].size)
     answer = np.abs(both).reshape(n, -1).sum(1, dtype=np.int64)
     return np.asarray(answer * (np.sqrt(np.pi / 2) / 6.0 / count), dtype=np.float64)
 
 
+def _inertia(gray: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The gray mass times its squared distance from the centre, both sides from -1 to 1."""
+    high, wide = gray.shape[1:]
+    down = gray.sum(2, dtype=np.int64) @ _squares(high)
+    across = gray.sum(1, dtype=np.int64) @ _squares(wide)
+    return np.asarray(down / high**2 + across / wide**2, dtype=np.float64)
+
+
 @lru_cache(maxsize=16)
-def _squared_radius(high: int, wide: int) -> NDArray[np.float32]:
-    y = (np.arange(high) + 0.5) * 2 / high - 1
-    x = (np.arange(wide) + 0.5) * 2 / wide - 1
-    return (y[:, None] ** 2 + x[None, :] ** 2).astype(np.float32).ravel()
+def _squares(side: int) -> NDArray[np.int64]:
+    return (2 * np.arange(side, dtype=np.int64) + 1 - side) ** 2

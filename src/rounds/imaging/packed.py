@@ -35,6 +35,7 @@ from rounds.imaging.films import (
 from rounds.imaging.fit import to_pixels
 
 __all__ = [
+    "ADMITTED",
     "PACK_BYTES",
     "Film",
     "FilmWriter",
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 # Films were held to the source's limits when they were taken; those of other callers do not concern them any more.
-_TAKEN = Limits(max_bytes=sys.maxsize, max_pixels=sys.maxsize)
+ADMITTED = Limits(max_bytes=sys.maxsize, max_pixels=sys.maxsize)
 _CHUNK = 512
 _THREADS = 4
 
@@ -140,7 +141,7 @@ class Films:
             pixels = open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
 
             def draw(index: int) -> None:
-                pixels[index] = to_pixels(self.bytes(index), spec, _TAKEN)
+                pixels[index] = to_pixels(self.bytes(index), spec, ADMITTED)
 
             with ThreadPoolExecutor(_THREADS) as pool:
                 for start in range(0, len(self), _CHUNK):

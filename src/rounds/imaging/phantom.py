@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rounds.core.errors import BadSource, Fault
+from rounds.core.errors import BadOverride, Fault
 from rounds.imaging.anatomy import Plane, attenuation, born, posed
 
 CLASSES = ("normal", "opacity")
@@ -24,7 +25,7 @@ class Scanner:
     gamma     power of the display curve; above 1 darkens
     blur      Gaussian of the focal spot, in pixels of the film
     noise     standard deviation of the quantum noise at the densest part, in 0..1 of full range
-    crop      share of the side that collimation cuts off, 0..0.5
+    crop      share of the side that collimation cuts off each edge, 0..0.4
     """
 
     exposure: float = 1.0
@@ -50,13 +51,18 @@ def draw(
     seed: int,
     size: int = 64,
     positive: float = 0.5,
-    scanner: Scanner = Scanner(),  # noqa: B008 (frozen)
+    scanner: Scanner = Scanner(),
 ) -> Iterator[Phantom]:
     """Draw n films of subjects with 1 to 4 films each, `positive` the share of subjects with an opacity.
 
     The first films of a longer draw are the films of a shorter one; another seed gives other subjects, another scanner
-    the same subjects again.
+    the same subjects again. Raises BadOverride, with every fault, for numbers that make no film.
     """
+    _check(n, seed, size, positive, scanner)
+    return _drawn(n, seed, size, positive, scanner)
+
+
+def _drawn(n: int, seed: int, size: int, positive: float, scanner: Scanner) -> Iterator[Phantom]:
     subject = 0
     while n > 0:
         rng = np.random.default_rng([seed, subject])
@@ -69,6 +75,27 @@ def draw(
             yield Phantom(_film(plane, scanner, rng), CLASSES[ill], name, f"{name}_{film}")
         n -= films
         subject += 1
+
+
+def _check(n: int, seed: int, size: int, positive: float, scanner: Scanner) -> None:
+    bounds = (
+        ("n", n, 0, math.inf),
+        ("seed", seed, 0, math.inf),
+        ("size", size, 32, 1024),
+        ("positive", positive, 0, 1),
+        ("exposure", scanner.exposure, 0.1, 10),
+        ("gamma", scanner.gamma, 0.1, 10),
+        ("blur", scanner.blur, 0, size / 4),
+        ("noise", scanner.noise, 0, 1),
+        ("crop", scanner.crop, 0, 0.4),
+    )
+    faults = [
+        Fault("out of range", name, f"{low:g} to {high:g}", f"{value:g}")
+        for name, value, low, high in bounds
+        if not low <= value <= high
+    ]
+    if faults:
+        raise BadOverride("such phantoms cannot be drawn", faults)
 
 
 def _film(plane: Plane, scanner: Scanner, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -88,8 +115,8 @@ def _film(plane: Plane, scanner: Scanner, rng: np.random.Generator) -> NDArray[n
     # Automatic exposure control: the same mean over the film's middle, whoever stands there.
     middle = plane[side // 4 : -side // 4, side // 6 : -side // 6]
     gray = 0.46 + 0.42 * (plane - middle.mean())
-    gray += grain * (scanner.noise * np.exp(0.2 * noise)) * np.sqrt(np.maximum(gray, 0.1))
-    gray *= scanner.exposure * np.exp(0.04 * exposure)
+    gray += grain * (scanner.noise * math.exp(0.2 * noise)) * np.sqrt(np.maximum(gray, 0.1))
+    gray *= scanner.exposure * math.exp(0.04 * exposure)
     np.clip(gray, 0.0, 1.0, out=gray)
-    shown = gray ** np.float32(scanner.gamma * np.exp(0.04 * gamma))
+    shown = gray ** np.float32(scanner.gamma * math.exp(0.04 * gamma))
     return np.asarray(np.rint(shown * 255), dtype=np.uint8)

@@ -25,7 +25,13 @@ def train(ports: Ports, spec: TrainSpec, export_spec: ExportSpec) -> dict[str, A
     with metered(ports.ledger, ports.clock, "train", dataset.digest):
         run = fit(spec, dataset, runs=ports.runs, folder=ports.checkpoints, code=code_revision())
     record = plain(run) | {"checkpoint": str(run.checkpoint.relative_to(ports.home))}
-    evidence = {"run": run.run, "data": run.data, "config": run.config, "code": run.code, "seed": spec.seed}
+    evidence: dict[str, Any] = {
+        "run": run.run,
+        "data": run.data,
+        "config": run.config,
+        "code": run.code,
+        "seed": spec.seed,
+    }
     ports.events.append("trained", who="train", why=f"on {dataset.name}", evidence=evidence | {"record": record})
     return _answer(run, _pack(ports, run, export_spec))
 
@@ -34,7 +40,7 @@ def export(ports: Ports, ref: str, export_spec: ExportSpec) -> dict[str, Any]:
     """Pack a finished run again; the public answer of `rounds export`."""
     found = Catalogue.of(ports.events.read()).run(ref)
     record = restore(TrainedRun, found.record)
-    run = restore(TrainedRun, found.record | {"checkpoint": str(ports.home / record.checkpoint)})
+    run = restore(TrainedRun, dict(found.record) | {"checkpoint": str(ports.home / record.checkpoint)})
     if not run.checkpoint.is_file():
         fault = Fault("the weights are gone", str(run.checkpoint), "a checkpoint", "no file", "train again")
         raise WorldFault(f"run {run.run} cannot be packed", [fault])
@@ -84,5 +90,5 @@ def _pack(ports: Ports, run: TrainedRun, spec: ExportSpec) -> Bundle:
 
 
 def _answer(run: TrainedRun, bundle: Bundle) -> dict[str, Any]:
-    answer = {"run": run.run, "bundle": bundle.digest, "path": str(bundle.path), "seed": run.spec.seed}
+    answer: dict[str, Any] = {"run": run.run, "bundle": bundle.digest, "path": str(bundle.path), "seed": run.spec.seed}
     return answer | {"seconds": run.seconds, "cpu_seconds": run.cpu_seconds, "val": dict(run.val)}

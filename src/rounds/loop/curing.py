@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -63,10 +64,14 @@ def recalibrate(
     new = _reference(ports, bundle, proof, labels)
     with metered(ports.ledger, ports.clock, "recalibrate", bundle.digest):
         cured = refit(bundle, seen, y, folder=ports.bundles, reference=new)
-    evidence = {"bundle": cured.digest, "path": str(cured.path.relative_to(ports.home)), "run": bundle.parents.run}
+    evidence: dict[str, Any] = {
+        "bundle": cured.digest,
+        "path": str(cured.path.relative_to(ports.home)),
+        "run": bundle.parents.run,
+    }
     evidence |= {"data": bundle.parents.data, "parent": bundle.digest, "fit": len(fit), "proof": len(proof)}
     ports.events.append("recalibrated", who="policy", why=decision.why, evidence=evidence)
-    judged = gating.judge(ports, cured, fresh=proof, who="policy", recalibrated=True)
+    judged = gating.judge(ports, cured, fresh=proof, who="policy")
     accuracy = reference_accuracy(cured, new)
     floor = reference_accuracy(bundle, reference) - policy.accuracy_floor_drop
     evidence |= {"accuracy": accuracy, "floor": floor, "gate": judged.event}

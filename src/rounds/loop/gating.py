@@ -13,7 +13,7 @@ from rounds.core.ids import plain
 from rounds.core.ports import Ports
 from rounds.core.records import Bundle, Captured, DatasetVersion, GateReport, ModelVersion
 from rounds.core.specs import GateSpec
-from rounds.imaging.films import Films
+from rounds.imaging.packed import Films
 from rounds.loop import intake, measuring, ruling
 from rounds.registry import versions
 from rounds.registry.catalogue import Catalogue
@@ -184,7 +184,7 @@ def _unseen(ports: Ports, bundle: Bundle, frozen: DatasetVersion) -> None:
 
 def _answer(judged: Judged, seconds: float) -> dict[str, Any]:
     before = judged.champion.version if judged.champion else None
-    answer = {"version": judged.version.version, "from": before, "to": judged.version.version}
+    answer: dict[str, Any] = {"version": judged.version.version, "from": before, "to": judged.version.version}
     answer |= {"passed": judged.report.passed, "checks": plain(judged.report.checks), "seconds": seconds}
     report = judged.report
     return answer | {

@@ -14,8 +14,7 @@ from rounds.loop import measuring
 def attach(ports: Ports, labels: Sequence[Label]) -> dict[str, Any]:
     """Keep the good labels and name each refused one with its row and reason."""
     classes = measuring.open_bundle(ports, "champion").classes
-    done = capture.attach(ports, labels, classes, ports.clock())
-    return {"accepted": done.accepted, "refused": list(done.refused)}
+    return capture.attach(ports, labels, classes, ports.clock()).public()
 
 
 def audit_queue(ports: Ports, after: int = 0) -> list[Captured]:
@@ -27,5 +26,4 @@ def audit_queue(ports: Ports, after: int = 0) -> list[Captured]:
 
 def erase(ports: Ports, subject: str, who: str = "operator") -> dict[str, Any]:
     """Forget a subject's rows, labels and images; one event says that it was done, with the pseudonym alone."""
-    done: dict[str, Any] = capture.erase(ports, subject, who)
-    return done
+    return capture.erase(ports, subject, who)

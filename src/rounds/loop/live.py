@@ -8,17 +8,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rounds.capture.capture import audited, pseudonym
+from rounds.capture.capture import Attached, attach, audited, pseudonym
 from rounds.core.errors import Fault, RoundsError, StoreAway, WorldFault
 from rounds.core.ids import new_id
 from rounds.core.ports import Ports
-from rounds.core.records import Captured, Finding, ModelVersion, Prediction, PredictRequest
+from rounds.core.records import Captured, Finding, Label, ModelVersion, Prediction, PredictRequest
 from rounds.core.specs import ImagingSpec, MonitorSpec, ServeSpec
 from rounds.imaging.fit import to_pixels
 from rounds.registry.catalogue import Catalogue
@@ -31,7 +30,7 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 # Up to this many bytes a film is decoded in the batch thread: handing it to another thread costs more than decoding it.
 SMALL_BYTES = 16 * 1024
 DECODERS = 2
-RETRY_S = 5.0
+RETRY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,8 +108,11 @@ class Live:
         nobody = Fault("no version has been promoted", next="register a bundle and promote it: rounds promote BUNDLE")
         return WorldFault("no champion", [nobody])
 
-    def attach(self, labels: Sequence[Label]) -> Attached:
-        """Keep true labels for answered films. Raises WorldFault where no champion says what classes there are."""
+    def attach(self, labels: Sequence[Label | str]) -> Attached:
+        """Keep true labels for answered films; text in place of a label is why it is none.
+
+        Raises WorldFault where there is no champion to say what classes there are.
+        """
         seated = self._seat.current
         if seated is None:
             raise self.vacancy()
@@ -203,13 +205,13 @@ class Live:
         while not self._ending.wait(self._spec.poll_s):
             try:
                 self.follow()
-            except WorldFault as error:
+            except RoundsError as error:
                 self._tell("store_away", {"error": str(error), "films": 0})
 
     def follow(self) -> None:
         """Look at the head of the log, and seat the champion where it is another one than before.
 
-        A champion that cannot be loaded is reported to the log once and tried again every few seconds: a file that is
+        A champion that cannot be loaded is reported to the log once and tried again every RETRY_S seconds: a file that is
         copied back heals the server without a restart. Raises WorldFault where the log cannot be read.
         """
         head = self.ports.events.head()
@@ -220,16 +222,20 @@ class Live:
         champion = catalogue.champion
         seated = self._seat.current
         if champion is not None and (seated is None or seated.version != champion.version):
-            self._seat_champion(champion, self.ports.home / catalogue.bundle(champion.bundle).path)
+            self._seat_champion(champion, catalogue)
         else:
             self._fault = None
         self._read_to = head
 
-    def _seat_champion(self, champion: ModelVersion, path: Path) -> None:
+    def _seat_champion(self, champion: ModelVersion, catalogue: Catalogue) -> None:
         began = time.perf_counter()
         try:
+            path = self.ports.home / catalogue.bundle(champion.bundle).path
             seated = self._seat.take(champion.version, path, champion.bundle)
         except RoundsError as error:
+            if self._fault is None or str(self._fault) != str(error):
+                facts = {"version": champion.version, "bundle": champion.bundle, "error": str(error)}
+                self._tell("not_seated", facts)
             self._fault, self._failed_at = error, time.monotonic()
             self._report(champion, error)
             return
@@ -241,7 +247,8 @@ class Live:
     def _report(self, champion: ModelVersion, error: RoundsError) -> None:
         """Append one integrity finding a bundle, whoever else serves and however often it is tried."""
         told = self.ports.events.read(kinds=("alarm",))
-        if any(event.evidence.get("bundle") == champion.bundle and "integrity" in event.why for event in told):
+        known = {event.evidence.get("bundle") for event in told if event.evidence.get("kind") == "integrity"}
+        if champion.bundle in known:
             return
         finding = Finding(
             id=new_id("f_"),
@@ -254,9 +261,8 @@ class Live:
             limit=0.0,
             why=str(error),
         )
-        evidence = {"finding": finding.public(), "version": champion.version, "bundle": champion.bundle}
-        self.ports.events.append("alarm", who="serve", why=f"integrity: {error.message}", evidence=evidence)
-        self._tell("not_seated", {"version": champion.version, "bundle": champion.bundle, "error": str(error)})
+        evidence = {"finding": finding.id, "version": champion.version, "bundle": champion.bundle, **finding.public()}
+        self.ports.events.append("alarm", who="serve: integrity", why=finding.why, evidence=evidence)
 
 
 def _predictions(seated: Seated, films: Sequence[_Film], answered: Answered) -> list[Prediction]:

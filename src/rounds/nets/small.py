@@ -1,7 +1,8 @@
 """The small net, in the style of airbench94 (Keller Jordan, github.com/KellerJordan/cifar10-airbench, 2024).
 
 A frozen whitening convolution over training patches, then three groups of (convolution, max pooling, batch norm,
-GELU, convolution, batch norm, GELU), global pooling and a linear head. Made for two CPU cores: 73,000 weights at width 1.
+GELU, convolution, batch norm, GELU), global pooling and a linear head. 73,000 weights at width 1: made for two CPU
+cores.
 """
 
 from __future__ import annotations
@@ -76,5 +77,5 @@ class Group(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.gelu(self.norm1(self.pool(self.conv1(x))))
-        x = self.norm2(self.conv2(x))
-        return self.gelu(x)
+        answer: Tensor = self.gelu(self.norm2(self.conv2(x)))
+        return answer

@@ -21,8 +21,8 @@ class Prior:
 
     temperature: float
     bias: tuple[float, ...]
-    bias_spread: float = 2.0
-    scale_spread: float = 0.5
+    bias_spread: float = 8.0
+    scale_spread: float = 1.0
 
 
 def fit_temperature(logits: npt.NDArray[np.floating], y: npt.NDArray[np.integer]) -> float:

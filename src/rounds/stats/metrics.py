@@ -170,7 +170,9 @@ def _macro_auc(y: npt.NDArray[np.integer], probabilities: Floats) -> float:
 
 def _over(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where there is nothing to divide by."""
-    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
+    empty: Floats = np.full(np.broadcast(part, whole).shape, np.nan)
+    np.divide(part, whole, out=empty, where=whole > 0)
+    return empty
 
 
 def _midranks(values: npt.NDArray[np.floating]) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def fit(spec: TrainSpec, dataset: DatasetVersion, *, runs: Runs | None, folder: 
         started, cpu_started = time.perf_counter(), time.process_time()
         net.prepare(train.sample(_PREPARE_IMAGES, generator))
         learner = Learner(net, spec.train, steps=steps, labels=train.labels, classes=classes)
-        with Bar(steps, shown=spec.train.progress) as bar:
+        with Bar(steps, shown=spec.train.progress) as bar, _ctrl_c():
             _trainer(spec.train.epochs, EachEpoch(record, bar)).fit(learner, batches, ValBatches(val))
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     return TrainedRun(
@@ -110,6 +111,19 @@ def _threads(wanted: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Hand Ctrl-C on as such: Lightning makes exit status 1 of it, our own fault, and stops listening for another."""
+    listener = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, listener)
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # typer carries its own copy of click: its ClickException is reached through the name that typer makes public
-UsageFault = typer.BadParameter.__mro__[2]
+UsageFault: type[Exception] = typer.BadParameter.__mro__[2]
 Home = Annotated[Path | None, typer.Option("--home", help="The workspace folder; ROUNDS_HOME, or ./.rounds.")]
 
 

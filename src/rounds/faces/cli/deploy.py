@@ -112,12 +112,14 @@ def policy(
     as_json: say.AsJson = False,
 ) -> None:
     """Show the rules in force, or change them: a change is an event in the log."""
-    from rounds.conf.resolve import rules
+    from rounds.conf.resolve import policy as composed
     from rounds.faces.cli import opening
     from rounds.loop import ruling
 
     with opening.ports() as ports:
-        found = ruling.change(ports, rules(overrides)) if overrides else ruling.in_force(ports)
+        found = ruling.in_force(ports)
+        if overrides:
+            found = ruling.change(ports, ruling.Rules(*composed([*found.overrides(), *overrides])))
     public = found.public()
     say.answer(public, as_json, lambda: [f"{g}.{k:<24} {v}" for g, spec in public.items() for k, v in spec.items()])
 

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rounds.core.ports import Opener
 from rounds.core.specs import MonitorSpec, ServeSpec
@@ -51,23 +52,36 @@ def create_app(open_ports: Opener, serve: ServeSpec, monitor: MonitorSpec, obser
         (log.info if what == "seated" else log.error)(what, **facts)
 
     metrics = Metrics()
-    app = FastAPI(title=TITLE, summary="An image classifier in service", version="1", lifespan=lifespan)
-    app.router.routes.insert(0, Route(PREDICT, Predict(), methods=["POST"], include_in_schema=False))
+    # The framework's own pages for people load their scripts from a stranger's server.
+    app = Application(title=TITLE, version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.include_router(router)
-    app.add_exception_handler(HTTPException, _leave_to_frame)
-    paths = frozenset(route.path for route in app.routes if isinstance(route, Route))
-    app.add_middleware(Frame, metrics=metrics, routes=paths)
-    described = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        schema = described()
-        schema["paths"].setdefault(PREDICT, {"post": predict_operation()})
-        return schema
-
-    app.openapi = openapi
+    app.put_into(Frame(app.framework, metrics))
     return app
 
 
-async def _leave_to_frame(_request: Request, error: Exception) -> Response:
-    """Every failure, the framework's own too, is explained in one place."""
-    raise error
+class Application(FastAPI):
+    """FastAPI with a frame around it, and with the hot route beside it, described by hand."""
+
+    def put_into(self, frame: Frame) -> None:
+        """Let every request pass through the frame."""
+        frame.hot = {PREDICT: Predict(self)}
+        frame.routes = frozenset({PREDICT, *(route.path for route in self.routes if isinstance(route, Route))})
+        self._frame = frame
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Leave the routes alone with their exit stack: every failure is the frame's to explain."""
+        return AsyncExitStackMiddleware(self.router)
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is not hot the usual way."""
+        await super().__call__(scope, receive, send)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._frame(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Describe every route."""
+        schema = super().openapi()
+        schema["paths"].setdefault(PREDICT, {"post": predict_operation()})
+        return schema

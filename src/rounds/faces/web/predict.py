@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl
 
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from rounds.core.errors import BadImage, BadRequest, Fault, RoundsError
@@ -26,9 +28,14 @@ RAW = b"application/octet-stream"
 class Predict:
     """Takes one raw image or a multipart form of one or many, and answers with one prediction or a list."""
 
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every RoundsError is the caller's to explain."""
-        serving = serving_of(scope)
+        if scope["method"] != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        serving = serving_of(self._app)
         query = asked(scope["query_string"])
         if serving.live.seated is None:
             raise serving.live.vacancy()

@@ -51,7 +51,7 @@ class Problem:
     def http(cls, error: HTTPException) -> Problem:
         """The problem that an error of the framework is: no such address, no such method."""
         kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
-        fault = Fault(error.detail, next="the API is described at /docs and /openapi.json")
+        fault = Fault(error.detail, next="the API is described at /openapi.json")
         return cls(error.status_code, kind, TITLES[kind], [fault], error.headers or {})
 
     @classmethod

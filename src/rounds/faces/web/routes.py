@@ -32,10 +32,11 @@ _LABELS_BODY = {"requestBody": {"required": True, "content": {"application/json"
 )
 async def labels(request: Request) -> dict[str, Any]:
     """Take true labels for answered films; a bad row is refused by its number and does not stop the others."""
-    serving = serving_of(request.scope)
+    serving = serving_of(request.app)
     async with serving.intake.body(request.scope, request.receive) as body:
         rows = read_rows(body)
-    return await run_in_threadpool(serving.live.attach, rows)
+    done = await run_in_threadpool(serving.live.attach, rows)
+    return done.public()
 
 
 @router.get(
@@ -43,13 +44,13 @@ async def labels(request: Request) -> dict[str, Any]:
 )
 def models(request: Request) -> dict[str, Any]:
     """Name the champion and every version with the times it served."""
-    return tracing.models(serving_of(request.scope).live.ports)
+    return tracing.models(serving_of(request.app).live.ports)
 
 
 @router.get("/v1/findings", tags=["watch"], summary="What the watch found", responses=answers("Findings", FINDINGS))
 def findings(request: Request) -> dict[str, Any]:
     """Tell since when the watch looks, at how many films, and what it found."""
-    serving = serving_of(request.scope)
+    serving = serving_of(request.app)
     found: dict[str, Any] = plain(serving.observe(serving.live.ports))
     return found
 
@@ -57,7 +58,7 @@ def findings(request: Request) -> dict[str, Any]:
 @router.get("/health/live", tags=["health"], summary="Whether the process should go on", responses=problems(503))
 def alive(request: Request) -> dict[str, str]:
     """Answer 200 while the log is being followed; a server that does not is to be restarted."""
-    if not serving_of(request.scope).live.following:
+    if not serving_of(request.app).live.following:
         raise WorldFault("the log is no longer followed", [Fault("its thread has ended", next="restart the server")])
     return {"status": "live"}
 
@@ -65,7 +66,7 @@ def alive(request: Request) -> dict[str, str]:
 @router.get("/health/ready", tags=["health"], summary="Whether films are answered", responses=problems(503))
 def ready(request: Request) -> dict[str, str]:
     """Answer 200 only while a champion is in service."""
-    live = serving_of(request.scope).live
+    live = serving_of(request.app).live
     if live.seated is None:
         raise live.vacancy()
     return {"status": "ready", "version": live.seated.version, "bundle": live.seated.bundle.digest}
@@ -74,12 +75,12 @@ def ready(request: Request) -> dict[str, str]:
 @router.get("/metrics", tags=["health"], summary="Metrics in the Prometheus text format", response_class=Response)
 def metrics(request: Request) -> Response:
     """Count requests, predictions, swaps and troubles."""
-    return Response(serving_of(request.scope).metrics.text(), media_type=CONTENT_TYPE)
+    return Response(serving_of(request.app).metrics.text(), media_type=CONTENT_TYPE)
 
 
 def alarms(ports: Ports) -> dict[str, Any]:
     """The alarms of the log: what /v1/findings shows where nothing else was given to `create_app`."""
     events = ports.events.read()
     since = next((event.at for event in events if event.kind == "promoted"), None)
-    told = [event.evidence["finding"] for event in events if event.kind == "alarm"]
+    told = [event.evidence for event in events if event.kind == "alarm"]
     return {"watching_since": since, "n": ports.captures.count(), "findings": told}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -78,6 +79,9 @@ async def _serve(app: FastAPI, server: uvicorn.Server, sock: socket.socket) -> N
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"http://{host}:{port}"
     async with app.router.lifespan_context(app):
+        # What is loaded by now lives as long as the process: scanning it over and over would stop every answer.
+        gc.collect()
+        gc.freeze()
         announcing = asyncio.create_task(_announce(app.state.serving.live, url))
         await server.serve(sockets=[sock])
         announcing.cancel()
@@ -105,6 +109,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         ws="none",
         # The lifespan is ours to run: uvicorn would bury an error of ours in a traceback of its own.
         lifespan="off",
+        proxy_headers=False,
         access_log=False,
         log_level="warning",
         server_header=False,

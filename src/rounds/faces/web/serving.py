@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.types import Scope
+from fastapi import FastAPI
 
 from rounds.core.ports import Ports
 from rounds.core.specs import ServeSpec
@@ -19,7 +19,7 @@ Observe = Callable[[Ports], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Serving:
-    """Made when the application starts, gone when it stops; reached by routes through `serving_of`."""
+    """Made when the application starts, gone when it stops; kept as `app.state.serving`."""
 
     live: Live
     spec: ServeSpec
@@ -28,7 +28,7 @@ class Serving:
     observe: Observe
 
 
-def serving_of(scope: Scope) -> Serving:
-    """What the application of this request shares."""
-    shared: Serving = scope["app"].state.serving
+def serving_of(app: FastAPI) -> Serving:
+    """What the routes of this application share."""
+    shared: Serving = app.state.serving
     return shared

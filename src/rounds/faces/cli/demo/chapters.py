@@ -12,7 +12,7 @@ from rounds.core.records import Act, Decision
 from rounds.core.specs import DataSpec, GateSpec, MonitorSpec, PolicySpec
 from rounds.faces.cli.demo import recipes, tampering, world
 from rounds.faces.cli.demo.stage import CHUNK, Stage, accuracy
-from rounds.faces.cli.demo.traffic import wait_until
+from rounds.faces.cli.demo.traffic import Answer, wait_until
 from rounds.imaging.packed import Film, Films
 from rounds.loop import build, conduct, curing, gating, measuring, ruling, tracing
 from rounds.loop.ruling import Rules
@@ -32,7 +32,7 @@ def prepare(stage: Stage) -> None:
     ruling.change(stage.ports, _rules(), who="demo", why="short horizons and quick labels, for a story of minutes")
     stage.figures["source"], stage.citation = stage.source, recipes.citation(stage.source)
     stage.tell(
-        "The source was decoded, checked for duplicates across splits, and split by subject; a stream was held back for later.",
+        "The source was decoded, checked for copies across splits, and split by subject; a stream was held back.",
         films_taken=made.prepared.taken,
         refused=len(made.prepared.refused),
         classes=", ".join(made.base.classes),
@@ -75,7 +75,8 @@ def first_champion(stage: Stage) -> None:
 def clean_traffic(stage: Stage) -> None:
     """Send held-out films from the same scanner; the watch looks after every chunk and should stay silent."""
     assert stage.world is not None
-    wanted, answers, alarms = int(len(stage.world.stream) * CLEAN_SHARE), [], 0
+    wanted, alarms = int(len(stage.world.stream) * CLEAN_SHARE), 0
+    answers: list[Answer] = []
     while len(answers) < wanted:
         answers += stage.stream(min(CHUNK * 5, wanted - len(answers)))
         alarms = sum(f.alarm for f in stage.look().findings)
@@ -98,7 +99,8 @@ def shifted_traffic(stage: Stage) -> None:
     films = Films(stage.world.base.path)
     val = [films.film(int(i)) for i in films.rows("val").index[:400]]
     stage.shift = world.choose_shift(stage.bundle, val)
-    before, answers, alarmed = stage.place, [], False
+    before, alarmed = stage.place, False
+    answers: list[Answer] = []
     last = int(len(stage.world.stream) * CURE_SHARE)
     while not alarmed and stage.place < last:
         answers += stage.stream(CHUNK, stage.shift)
@@ -127,7 +129,8 @@ def shifted_traffic(stage: Stage) -> None:
 def cure(stage: Stage) -> None:
     """Label what the audit drew, learn whether the change harms, and let the policy cure it under traffic."""
     assert stage.world is not None
-    shifted, done = [], {"decision": Act.HOLD, "why": ""}
+    shifted: list[Answer] = []
+    done: dict[str, Any] = {"decision": Act.HOLD, "why": "", "findings": []}
     last = int(len(stage.world.stream) * CURE_SHARE)
     labels = 0
     while done["decision"] not in (Act.RECALIBRATE, Act.RETRAIN, Act.REFUSE) and stage.place < last:
@@ -145,7 +148,7 @@ def cure(stage: Stage) -> None:
     )
     stage.figures["shift"]["accuracy_after"] = accuracy(shifted)
     stage.figures["cure"] |= {"kind": kind, "labels": labels, "accuracy_before": accuracy(shifted)}
-    harm = next((f["harm"] for f in done.get("findings", []) if f["kind"] == "decay"), "unknown")
+    harm = next((f["harm"] for f in done["findings"] if f["kind"] == "decay"), "unknown")
     stage.tell(
         "The audit had drawn, before outcome and alarm, which films a person labels.",
         accuracy_under_the_shift=accuracy(shifted),

@@ -15,7 +15,7 @@ from rounds.loop import curing, measuring
 from rounds.stats.metrics import auc
 
 SIZES = (28, 32, 48, 64)
-CHEST = "Kermany, Zhang and Goldbaum 2018, Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images, CC BY 4.0, doi 10.17632/rscbjbr9sj"
+CHEST = "Chest X-rays: Kermany, Zhang and Goldbaum 2018, doi 10.17632/rscbjbr9sj, CC BY 4.0"
 
 
 def subject_of(source: str) -> str | None:
@@ -35,7 +35,7 @@ def recipe(dataset: DatasetVersion, seed: int, *, longer: bool = False) -> tuple
     films = Films(dataset.path)
     first = decode(films.bytes(0))
     size = max(size for size in SIZES if size <= max(28, *first.shape[:2]))
-    spec, export_spec = resolve(["experiment=phantom", f"data={dataset.digest}", f"seed={seed}"])
+    spec, _ = resolve(["experiment=phantom", f"data={dataset.digest}", f"seed={seed}"])
     epochs = spec.train.epochs * 3 // 2 if longer else spec.train.epochs
     overrides = [
         f"imaging.size={size}",

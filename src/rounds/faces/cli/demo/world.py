@@ -135,4 +135,5 @@ def _changed(pixels: Pixels, kind: str, severity: float) -> Pixels:
     """One decoded film, (h, w) or (h, w, 3), through the corruption; blur is in pixels of a film of 64."""
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     scaled = severity * max(pixels.shape[:2]) / 64 if kind == "blur" else severity
-    return corrupt(planes[None], kind, scaled)[0]
+    changed: Pixels = corrupt(planes[None], kind, scaled)[0]
+    return changed

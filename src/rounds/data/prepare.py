@@ -1,0 +1,123 @@
+"""From a source of labelled images to a data set: checked, split by subject, named by its content."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from rounds.core.errors import BadOverride, Fault
+from rounds.core.records import Prepared
+from rounds.core.specs import DataSpec
+from rounds.data.checks import check_films, check_leaks, leave_out_copies
+from rounds.data.cutting import settle_splits
+from rounds.data.sources import open_source
+from rounds.data.take import Progress, Taken, Yield, take
+from rounds.imaging.packed import Kept, film_writer
+
+# Subjects in the file names of Kermany, Zhang and Goldbaum's chest films (doi 10.17632/rscbjbr9sj) as Kaggle has them.
+CHEST_XRAY_SUBJECT = r"(person\d+|(?:NORMAL2-)?IM-\d+)"
+
+_NEGATIVE = {"normal", "negative", "healthy", "ok", "good", "0"}
+_RESERVED = {"latest", "champion"}
+_NAME = re.compile(r"[^\W_][\w.+-]{0,127}")
+
+
+def prepare(spec: DataSpec, *, folder: Path, progress: Progress | None = None) -> Prepared:
+    """Makes a data set of a source under `folder`, in constant memory; the same content gives the same digest.
+
+    Every file is decoded; those that cannot be are listed as refused. `progress` hears of files done and their total.
+
+    Raises: BadOverride for a spec that cannot be kept to; BadSource for a source that is broken, holds no images in
+    class folders, gives an image two labels or has too few of a class; LeakFound for films or known subjects that
+    stand in two of the splits the source brings; NotWritable.
+    """
+    subject = _check_spec(spec)
+    with open_source(spec.source) as source, film_writer(folder) as writer:
+        found = take(source, writer, spec.limits, subject, progress)
+        check_films(spec.source, found)
+        notes = list(source.notes)
+        if source.sealed:
+            leave_out_copies(found, notes)
+        check_leaks(spec.source, found.taken)
+        notes += _subject_notes(spec, found, known=source.subjects_known)
+        splits = settle_splits(spec, found.taken, notes)
+        kept = [
+            Kept(film.digest, film.label, film.subject, split, film.name, {})
+            for film, split in zip(found.taken, splits, strict=True)
+        ]
+        dataset = writer.finish(
+            spec.name,
+            class_order({film.label for film in found.taken}),
+            kept,
+            subjects_known=source.subjects_known or subject is not None,
+            notes=notes,
+        )
+    return Prepared(dataset, len(found.taken), tuple(found.refused))
+
+
+def class_order(labels: set[str]) -> list[str]:
+    """Classes by name, numbers by value; of two classes the one that names the absence of a finding comes first."""
+    ordered = sorted(labels, key=lambda label: (0, int(label), "") if label.isdecimal() else (1, 0, label))
+    negative = [label for label in ordered if label.lower() in _NEGATIVE]
+    if len(ordered) == 2 and len(negative) == 1 and ordered[1] == negative[0]:
+        ordered.reverse()
+    return ordered
+
+
+def _check_spec(spec: DataSpec) -> re.Pattern[str] | None:
+    faults: list[Fault] = []
+    if not _NAME.fullmatch(spec.name) or spec.name in _RESERVED:
+        expected = f"letters, digits, '.', '_', '+' and '-', and none of {', '.join(sorted(_RESERVED))}"
+        faults.append(Fault("not a name for a data set", "name", expected, repr(spec.name)))
+    fractions = {"val": spec.val, "calibration": spec.calibration, "test": spec.test}
+    wrong = [f"{key}={value}" for key, value in fractions.items() if not 0 <= value < 1 or math.isnan(value)]
+    if wrong or sum(fractions.values()) >= 1:
+        got = ", ".join(wrong) or f"a sum of {sum(fractions.values()):g}"
+        faults.append(Fault("wrong fractions", "val, calibration, test", "0 or more each, below 1 together", got))
+    if spec.min_per_class < 1:
+        faults.append(Fault("wrong minimum", "min_per_class", "1 or more", str(spec.min_per_class)))
+    subject = None
+    try:
+        subject = re.compile(spec.subject) if spec.subject else None
+    except re.error as error:
+        faults.append(
+            Fault("not a regular expression", "subject", "one that Python's re takes", f"{spec.subject!r}: {error}")
+        )
+    if faults:
+        raise BadOverride(f"cannot prepare data set {spec.name!r}", faults)
+    return subject
+
+
+def _subject_notes(spec: DataSpec, found: Yield, *, known: bool) -> list[str]:
+    taken = found.taken
+    notes: list[str] = []
+    if spec.subject is not None:
+        if found.without_subject:
+            notes.append(
+                f"{found.without_subject} of {len(taken)} names do not match the subject expression: "
+                "each of these films is its own subject"
+            )
+    elif not known:
+        notes.append("one image = one subject: no subject expression was given")
+        alike = sum(re.search(CHEST_XRAY_SUBJECT, film.name) is not None for film in taken)
+        if 2 * alike > len(taken):
+            notes.append(
+                f"{alike} of {len(taken)} names look like those of the Kaggle chest films: --subject "
+                f"'{CHEST_XRAY_SUBJECT}' keeps the films of a child on one side of every split"
+            )
+    doubles = _doubles(taken)
+    if doubles:
+        notes.append(doubles)
+    return notes
+
+
+def _doubles(taken: Sequence[Taken]) -> str:
+    groups: dict[str, int] = {}
+    for film in taken:
+        groups[film.pixels] = groups.get(film.pixels, 0) + 1
+    sizes = [size for size in groups.values() if size > 1]
+    if not sizes:
+        return ""
+    return f"{len(sizes)} images occur more than once ({sum(sizes)} films): their films stay together"

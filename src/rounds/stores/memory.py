@@ -1,0 +1,192 @@
+"""The same ports in memory: for tests, and wherever nothing needs to outlive the process."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rounds.core.errors import Fault, OurFault, UnknownId
+from rounds.core.ids import canonical
+from rounds.core.ids import digest as digest_of
+from rounds.core.ports import Clock, Ports
+from rounds.core.records import Captured, Cost, Event, Label
+from rounds.stores.rows_chain import GENESIS, chained, utc_now
+
+
+class MemoryBlobs:
+    """Bytes by their digest."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+
+    def put(self, data: bytes) -> str:
+        """Keep the bytes once; return their digest."""
+        digest = digest_of(data)
+        self._kept.setdefault(digest, bytes(data))
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """The bytes; UnknownId where absent."""
+        data = self._kept.get(digest)
+        if data is None:
+            fault = Fault("no such blob", digest, "the digest of kept bytes", "none", "it may have been erased")
+            raise UnknownId(f"no blob {digest[:12]!r}", [fault])
+        return data
+
+    def has(self, digest: str) -> bool:
+        """Whether bytes of this digest are kept."""
+        return digest in self._kept
+
+    def delete(self, digest: str) -> bool:
+        """Forget the bytes; False where they were not there."""
+        return self._kept.pop(digest, None) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._kept))
+
+
+class MemoryEvents:
+    """The append-only, hash-chained log."""
+
+    def __init__(self, clock: Clock = utc_now) -> None:
+        self._events: list[Event] = []
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def append(self, kind: str, *, who: str, why: str, evidence: Mapping[str, Any]) -> Event:
+        """Add one event, chained to the last; ValueError where the evidence holds NaN or infinity."""
+        with self._lock:
+            last = (self._events[-1].seq, self._events[-1].hash) if self._events else (0, GENESIS)
+            made = chained(last, self._clock(), kind, who, why, evidence)
+            self._events.append(made)
+        return _copy(made)
+
+    def read(self, after: int = 0, kinds: Sequence[str] = ()) -> Sequence[Event]:
+        """Events with seq > after, in order, of these kinds or of all."""
+        return [_copy(event) for event in self._events[max(0, after) :] if not kinds or event.kind in kinds]
+
+    def head(self) -> int:
+        """The seq of the last event, 0 for an empty log."""
+        return len(self._events)
+
+
+class MemoryCaptures:
+    """What was asked and answered, and the labels that come later."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Captured] = {}
+        self._labels: dict[str, Label] = {}
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def record(self, rows: Sequence[Captured]) -> Sequence[int]:
+        """Keep answered films; their places in the total order. OurFault where a prediction id is kept already."""
+        with self._lock:
+            fresh = {row.prediction: replace(row, seq=self._last + i) for i, row in enumerate(rows, 1)}
+            if len(fresh) < len(rows) or fresh.keys() & self._rows.keys():
+                raise OurFault("a prediction is kept already", [Fault("an id was used twice")])
+            self._rows |= fresh
+            self._last += len(rows)
+            return range(self._last - len(rows) + 1, self._last + 1)
+
+    def since(self, seq: int, limit: int = 10_000, bundle: str | None = None) -> Sequence[Captured]:
+        """Rows with a greater seq, in order, of one bundle or of all."""
+        return [row for row in self._all() if row.seq > seq and bundle in (None, row.bundle)][:limit]
+
+    def find(self, prediction: str) -> Captured | None:
+        """The row of a prediction id."""
+        return self._rows.get(prediction)
+
+    def by_reference(self, reference: str) -> Sequence[Captured]:
+        """Rows that the caller gave this number, in order."""
+        return [row for row in self._all() if row.reference == reference]
+
+    def attach(self, labels: Sequence[tuple[str, Label]]) -> None:
+        """Keep labels for predictions that are kept; the first label of a prediction stays."""
+        with self._lock:
+            for prediction, label in labels:
+                if prediction in self._rows:
+                    self._labels.setdefault(prediction, replace(label, prediction=prediction))
+
+    def labels(self, predictions: Sequence[str] | None = None) -> Mapping[str, Label]:
+        """The label of each of these predictions, or of all, by prediction id."""
+        with self._lock:
+            if predictions is None:
+                return dict(self._labels)
+            return {name: self._labels[name] for name in predictions if name in self._labels}
+
+    def erase(self, subject: str) -> Sequence[str]:
+        """Drop a subject's rows and labels; digests of images that no other row needs."""
+        with self._lock:
+            gone = [row for row in self._rows.values() if row.subject == subject]
+            for row in gone:
+                del self._rows[row.prediction]
+                self._labels.pop(row.prediction, None)
+            needed = {row.image for row in self._rows.values()}
+        return sorted({row.image for row in gone} - needed)
+
+    def count(self) -> int:
+        """How many films are kept."""
+        return len(self._rows)
+
+    def _all(self) -> list[Captured]:
+        with self._lock:
+            return list(self._rows.values())
+
+
+class MemorySnapshots:
+    """Small states, replaced only by whoever saw the last one."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[int, bytes]] = {}
+        self._lock = threading.Lock()
+
+    def load(self, key: str) -> tuple[int, bytes] | None:
+        """The state's number, from 1 on, and its bytes."""
+        return self._kept.get(key)
+
+    def save(self, key: str, seen: int, data: bytes) -> bool:
+        """Replace the state numbered `seen` (0 for none yet); False where somebody else was first."""
+        with self._lock:
+            if self._kept.get(key, (0, b""))[0] != seen:
+                return False
+            self._kept[key] = (seen + 1, bytes(data))
+            return True
+
+
+class MemoryLedger:
+    """Costs in the order in which they were booked."""
+
+    def __init__(self) -> None:
+        self._costs: list[Cost] = []
+
+    def book(self, cost: Cost) -> None:
+        """Keep one cost."""
+        self._costs.append(cost)
+
+    def read(self) -> Sequence[Cost]:
+        """Every cost."""
+        return list(self._costs)
+
+
+def memory_ports(home: Path, *, secret: str = "memory", clock: Clock = utc_now) -> Ports:  # noqa: S107
+    """Ports that forget everything with the process; only what is written below `home` stays."""
+    return Ports(
+        home=home,
+        clock=clock,
+        blobs=MemoryBlobs(),
+        events=MemoryEvents(clock),
+        captures=MemoryCaptures(),
+        snapshots=MemorySnapshots(),
+        ledger=MemoryLedger(),
+        secret=secret,
+    )
+
+
+def _copy(event: Event) -> Event:
+    # Whoever is given an event may not change the one in the log.
+    return replace(event, evidence=json.loads(canonical(event.evidence)))

@@ -1,0 +1,53 @@
+"""What a deployment sets: ROUNDS_* variables, or nothing at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rounds.core.errors import BadOverride, Fault
+
+
+class Settings(BaseSettings):
+    """Where state lives. Everything lies in the workspace `home` unless a variable moves it.
+
+    ROUNDS_HOME, ROUNDS_ROWS (SQLAlchemy URL), ROUNDS_TRACKING (MLflow tracking URI), ROUNDS_SECRET (keys pseudonyms
+    and the audit's draw, 16 characters or more; made once in home/secret where unset), ROUNDS_LOG_LEVEL.
+    Raises BadOverride, with every setting that cannot be read.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ROUNDS_", env_ignore_empty=True, extra="ignore")
+
+    home: Path = Path(".rounds")
+    rows: str | None = None
+    tracking: str | None = None
+    secret: str | None = Field(default=None, min_length=16, repr=False)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise BadOverride(
+                "the settings cannot be read", [_fault(dict(found)) for found in error.errors()]
+            ) from error
+
+    @property
+    def rows_url(self) -> str:
+        """The database of events, captures, snapshots and costs."""
+        return self.rows or f"sqlite:///{self.home.absolute() / 'rounds.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow keeps runs."""
+        return self.tracking or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+
+def _fault(found: dict[str, Any]) -> Fault:
+    name = "_".join(str(part) for part in found["loc"]).upper()
+    # The key itself is never shown.
+    got = "" if name == "SECRET" else str(found.get("input", ""))
+    return Fault(str(found["msg"]), f"ROUNDS_{name}", got=got)
