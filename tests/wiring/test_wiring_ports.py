@@ -45,19 +45,23 @@ def test_the_key_is_secret_and_the_same_for_all_who_come_first(home: Path) -> No
 def test_a_key_that_was_emptied_is_not_replaced_quietly(home: Path) -> None:
     home.mkdir()
     (home / "secret").write_text("")
-    with pytest.raises(WorldFault, match=r"the workspace's key is damaged\n.*expected 16 characters or more; got 0"):
-        with open_ports(Settings()):
-            pass
+    with (
+        pytest.raises(WorldFault, match=r"the workspace's key is damaged\n.*expected 16 characters or more; got 0"),
+        open_ports(Settings()),
+    ):
+        pass
 
 
 def test_a_workspace_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ROUNDS_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(
-        NotWritable, match=r"the workspace .*file/home cannot be written\n.*a folder to write to.*--home"
+    with (
+        pytest.raises(
+            NotWritable, match=r"the workspace .*file/home cannot be written\n.*a folder to write to.*--home"
+        ),
+        open_ports(Settings()),
     ):
-        with open_ports(Settings()):
-            pass
+        pass
 
 
 def test_a_workspace_of_a_newer_version_is_left_alone(home: Path) -> None:
@@ -65,9 +69,11 @@ def test_a_workspace_of_a_newer_version_is_left_alone(home: Path) -> None:
         pass
     with closing(sqlite3.connect(home / "rounds.db")) as raw, raw:
         raw.execute("INSERT INTO migrations VALUES ('m999_later', '')")
-    with pytest.raises(NotWritable, match=r"newer than this version of Rounds\n.*Upgrade Rounds"):
-        with open_ports(Settings()):
-            pass
+    with (
+        pytest.raises(NotWritable, match=r"newer than this version of Rounds\n.*Upgrade Rounds"),
+        open_ports(Settings()),
+    ):
+        pass
 
 
 def test_variables_move_every_part(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

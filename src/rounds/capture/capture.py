@@ -18,6 +18,7 @@ from rounds.core.ids import from_rfc3339, hash01, rfc3339
 from rounds.core.ports import Captures, Ports
 from rounds.core.records import Captured, Label
 
+PAGE = 10_000
 COLUMNS = ("prediction", "reference", "label", "by", "at")
 
 
@@ -104,10 +105,12 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def _every(captures: Captures) -> Iterator[Captured]:
-    seq = 0
-    while rows := captures.since(seq):
+    # A page that is not full is the last: with films coming in, there would be one more for ever.
+    seq, full = 0, True
+    while full:
+        rows = captures.since(seq, PAGE)
         yield from rows
-        seq = rows[-1].seq
+        seq, full = rows[-1].seq if rows else seq, len(rows) == PAGE
 
 
 def _places(ports: Ports, label: Label | str) -> Sequence[Captured]:

@@ -211,8 +211,8 @@ class Live:
     def follow(self) -> None:
         """Look at the head of the log, and seat the champion where it is another one than before.
 
-        A champion that cannot be loaded is reported to the log once and tried again every RETRY_S seconds: a file that is
-        copied back heals the server without a restart. Raises WorldFault where the log cannot be read.
+        A champion that cannot be loaded is reported to the log once and tried again every RETRY_S seconds: a file
+        that is copied back heals the server without a restart. Raises WorldFault where the log cannot be read.
         """
         head = self.ports.events.head()
         again = self._fault is not None and time.monotonic() - self._failed_at > RETRY_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ class Memory:
     broken_count: int = 0
     alarm_at: str | None = None
     recent: list[tuple[int, int, list[float]]] = field(default_factory=list)
-    seen: dict[bytes, None] = field(default_factory=dict)
+    seen: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
 
     @classmethod
     def begin(cls, bundle: Bundle, reference: Reference, spec: MonitorSpec) -> Memory:
@@ -82,7 +83,7 @@ class Memory:
         for key in keys:
             self.seen[key] = None
         while len(self.seen) > SEEN:
-            del self.seen[next(iter(self.seen))]
+            self.seen.popitem(last=False)
 
     def dump(self) -> bytes:
         """The whole memory as JSON, exact to the last bit."""
@@ -109,7 +110,7 @@ class Memory:
             )
             raise OurFault("the state of the watch cannot be read", [fault]) from error
         memory.recent = [(place, c, scores) for place, c, scores in memory.recent]
-        memory.seen = {packed[i : i + _HASH]: None for i in range(0, len(packed), _HASH)}
+        memory.seen = OrderedDict((packed[i : i + _HASH], None) for i in range(0, len(packed), _HASH))
         return memory
 
 

@@ -97,7 +97,7 @@ def shifted_traffic(stage: Stage) -> None:
     assert stage.world is not None
     assert stage.bundle is not None
     films = Films(stage.world.base.path)
-    val = [films.film(int(i)) for i in films.rows("val").index[:400]]
+    val = [films.film(int(i)) for i in films.rows("val").index[:600]]
     stage.shift = world.choose_shift(stage.bundle, val)
     before, alarmed = stage.place, False
     answers: list[Answer] = []
@@ -220,7 +220,7 @@ def trace_and_audit(stage: Stage) -> None:
 
 
 def _rules() -> Rules:
-    monitor = MonitorSpec(audit_share=0.5, risk_horizon=2000, risk_tolerance=0.02, maturity_s=86_400.0)
+    monitor = MonitorSpec(audit_share=0.7, risk_horizon=2000, risk_tolerance=0.02, maturity_s=86_400.0)
     return Rules(GateSpec(), monitor, PolicySpec(cooldown_s=0.0, labels_to_recalibrate=80, labels_to_prove=80))
 
 
