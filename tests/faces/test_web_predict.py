@@ -142,10 +142,13 @@ def test_models_name_the_champion_and_since_when_it_serves(served: Served, works
     assert only["since"].endswith("Z")
 
 
-def test_findings_without_a_watch_are_the_alarms_of_the_log(served: Served) -> None:
+def test_findings_are_those_of_the_watch_and_none_is_an_alarm_on_clean_films(served: Served) -> None:
     found = httpx.get(f"{served.url}/v1/findings").json()
     assert set(found) == {"watching_since", "n", "findings"}
-    assert found["findings"] == []
+    assert found["watching_since"].endswith("Z")
+    for finding in found["findings"]:
+        assert set(finding) >= {"id", "kind", "alarm", "n", "at", "alpha", "log_e", "moved", "harm"}
+        assert not finding["alarm"]
 
 
 def test_health_says_live_and_ready_with_the_version(served: Served, workspace: tuple[Path, Bundle]) -> None:

@@ -17,7 +17,7 @@ from tests.support.server import server
 from tests.support.workspace import films_as_png, promote
 
 from rounds.core.errors import PortInUse, WorldFault
-from rounds.faces.web.server import listen
+from rounds.faces.web.listening import listen
 
 HEAVY = ("torch", "lightning", "mlflow", "pandas", "matplotlib", "scipy.stats", "plotly", "hydra", "sklearn", "onnx")
 IN_PROCESS = """
@@ -71,6 +71,21 @@ def test_a_port_in_use_is_known_before_anything_is_loaded_and_says_which_and_wha
     )
 
 
+def test_the_command_ends_with_3_where_the_port_is_taken_or_the_workspace_cannot_be_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rounds.faces.web", "--port"]
+    with listen("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run([*command, port], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith(f"rounds: port {port} is in use\n")
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "ROUNDS_HOME": str(tmp_path / "file" / "home")}
+    done = subprocess.run([*command, "0"], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 3
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_address_that_is_not_this_machines_is_the_worlds_fault() -> None:
     with pytest.raises(WorldFault, match=r"cannot listen on 192\.0\.2\.1:0\n.*choose another --host or --port|Choose"):
         listen("192.0.2.1", 0)
@@ -121,14 +136,11 @@ def test_an_exception_that_nobody_foresaw_is_500_without_a_traceback_in_the_answ
 ) -> None:
     promote(tmp_path / "home")
     program = """
-import sys
-from rounds.core.specs import MonitorSpec, ServeSpec
-from rounds.faces.web.server import run
-from rounds.wiring.serving import open_ports
-from rounds.wiring.settings import Settings
+from rounds.faces.web import __main__
 def observe(ports):
     raise ZeroDivisionError("a secret detail")
-run(lambda: open_ports(Settings()), ServeSpec(port=int(sys.argv[1])), MonitorSpec(), observe)
+__main__.observe = observe
+__main__.main()
 """
     with server(tmp_path / "home", program) as served:
         answer = httpx.get(f"{served.url}/v1/findings", headers={"x-request-id": "find-me"})

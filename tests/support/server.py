@@ -11,14 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PROGRAM = """
-import sys
-from rounds.core.specs import MonitorSpec, ServeSpec
-from rounds.faces.web.server import run
-from rounds.wiring.serving import open_ports
-from rounds.wiring.settings import Settings
-run(lambda: open_ports(Settings()), ServeSpec(port=int(sys.argv[1])), MonitorSpec())
-"""
+PROGRAM = "import runpy; runpy.run_module('rounds.faces.web', run_name='__main__')"
 
 
 @dataclass
@@ -39,7 +32,7 @@ def server(home: Path, program: str = PROGRAM, port: int = 0) -> Iterator[Served
     """Serve the workspace until the block ends; the server has said that it listens when the block begins."""
     environment = {**os.environ, "ROUNDS_HOME": str(home), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(port)], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", program, "--port", str(port)], stderr=subprocess.PIPE, text=True, env=environment
     )
     served = Served(process)
     listening = threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout,
 
 def answer(value: Mapping[str, Any], as_json: bool, text: Callable[[], Iterable[str]]) -> None:
     """Print the answer as one JSON object, or the lines that say it to a person."""
-    if as_json:
-        sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n")
-    else:
-        for line in text():
-            sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n")
+        else:
+            for line in text():
+                sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read has gone (`rounds history | head`): what was done is done, and the rest has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fault(error: RoundsError, as_json: bool) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from rounds.core.errors import Fault, WorldFault
+from rounds.core.errors import DamagedBundle, Fault, WorldFault
 from rounds.core.ids import plain
 from rounds.core.ports import Ports
 from rounds.faces.web.labels import read_rows
 from rounds.faces.web.metrics import CONTENT_TYPE
 from rounds.faces.web.openapi import ATTACHED, FINDINGS, LABELS, MODELS, answers, problems
-from rounds.faces.web.serving import serving_of
+from rounds.faces.web.serving import Observe, serving_of
 from rounds.loop import tracing
 
 router = APIRouter()
@@ -51,8 +51,7 @@ def models(request: Request) -> dict[str, Any]:
 def findings(request: Request) -> dict[str, Any]:
     """Tell since when the watch looks, at how many films, and what it found."""
     serving = serving_of(request.app)
-    found: dict[str, Any] = plain(serving.observe(serving.live.ports))
-    return found
+    return all_findings(serving.live.ports, serving.observe)
 
 
 @router.get("/health/live", tags=["health"], summary="Whether the process should go on", responses=problems(503))
@@ -78,9 +77,22 @@ def metrics(request: Request) -> Response:
     return Response(serving_of(request.app).metrics.text(), media_type=CONTENT_TYPE)
 
 
-def alarms(ports: Ports) -> dict[str, Any]:
-    """The alarms of the log: what /v1/findings shows where nothing else was given to `create_app`."""
+def all_findings(ports: Ports, observe: Observe) -> dict[str, Any]:
+    """What the watch finds, and the damage that servers found; the log alone where the watch's bundle is damaged."""
+    damage = alarms(ports, kind="integrity")
+    try:
+        found = observe(ports)
+    except DamagedBundle:
+        found = damage
+    told = {finding["id"] for finding in found["findings"]}
+    more = [finding for finding in damage["findings"] if finding["id"] not in told]
+    answer: dict[str, Any] = plain({**found, "findings": [*found["findings"], *more]})
+    return answer
+
+
+def alarms(ports: Ports, kind: str | None = None) -> dict[str, Any]:
+    """The alarms of the log, of one kind or of all; /v1/findings shows them where `create_app` was given no watch."""
     events = ports.events.read()
     since = next((event.at for event in events if event.kind == "promoted"), None)
-    told = [event.evidence for event in events if event.kind == "alarm"]
+    told = [event.evidence for event in events if event.kind == "alarm" and kind in (None, event.evidence.get("kind"))]
     return {"watching_since": since, "n": ports.captures.count(), "findings": told}

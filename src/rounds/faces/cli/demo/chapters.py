@@ -122,7 +122,7 @@ def shifted_traffic(stage: Stage) -> None:
         f"The change: {stage.shift}, which costs {stage.shift.drop:.3f} of accuracy on validation films.",
         images_to_alarm=len(answers) if alarmed else "no alarm",
         what_moved=", ".join(moved),
-        the_policy_says=f"{asked['decision']}: {asked['why']}",
+        the_policy_says=f"{asked['decision'].value}: {asked['why']}",
     )
 
 
@@ -133,7 +133,7 @@ def cure(stage: Stage) -> None:
     done: dict[str, Any] = {"decision": Act.HOLD, "why": "", "findings": []}
     last = int(len(stage.world.stream) * CURE_SHARE)
     labels = 0
-    while done["decision"] not in (Act.RECALIBRATE, Act.RETRAIN, Act.REFUSE) and stage.place < last:
+    while done["decision"] not in (Act.RECALIBRATE, Act.REFUSE) and stage.place < last:
         shifted += stage.stream(CHUNK * 5, stage.shift)
         labels += stage.label_audited()
         done = _under_traffic(stage, lambda: conduct.watch_once(stage.ports))
@@ -166,7 +166,7 @@ def candidates(stage: Stage) -> None:
     planted = build.train(stage.ports, *recipes.recipe(planted_data, stage.seed))
     better_data = recipes.learned(stage)
     better = build.train(stage.ports, *recipes.recipe(better_data, stage.seed, longer=True))
-    fresh = stage.stream(stage.left, stage.shift)
+    fresh = stage.stream(stage.left * 6 // 7, stage.shift)
     stage.label_audited()
     stage.figures["cure"]["accuracy_after"] = accuracy(fresh)
     lower = recipes.test_auc(stage, stage.bundle.digest) - recipes.test_auc(stage, planted["bundle"])
@@ -174,6 +174,9 @@ def candidates(stage: Stage) -> None:
     stage.figures["planted"] = {"refused": refused, "reason": why, "auc_lower_by": lower}
     accepted, reason = _under_traffic(stage, lambda: _accepted(stage, better["bundle"]))
     stage.figures["better"] = {"accepted": accepted, "reason": reason}
+    last = stage.stream(stage.left, stage.shift)
+    if accepted and stage.figures["cure"]["kind"] is None:
+        stage.figures["cure"] |= {"kind": "retrain", "accuracy_after": accuracy(last)}
     stage.must(refused, "the planted worse candidate was accepted")
     stage.must(accepted, f"the better candidate was refused ({reason})")
     stage.must(stage.figures["swap"]["failed"] == 0, "requests failed while models were swapped")
@@ -182,6 +185,7 @@ def candidates(stage: Stage) -> None:
         accuracy_of_the_champion_on_the_fresh_films=accuracy(fresh),
         planted=f"15 % of its training labels were wrong; test AUC lower by {lower:.3f}; refused: {why}",
         better=f"trained on all that was labelled so far; {'accepted' if accepted else 'refused'}: {reason}",
+        accuracy_under_the_shift_from_now_on=accuracy(last),
         requests_during_swaps=stage.figures["swap"]["requests"],
         failed=stage.figures["swap"]["failed"],
     )

@@ -17,6 +17,7 @@ from rounds.core.errors import Fault, WorldFault
 from rounds.imaging.packed import Film
 
 SENDERS = 4
+IDLE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,15 @@ class Ward:
     def post(self, path: str, body: bytes, kind: str) -> tuple[int, Any]:
         """One POST over a kept connection; the status and the JSON answer."""
         connection = getattr(self._local, "connection", None)
+        if connection is not None and time.monotonic() - self._local.used > IDLE_S:
+            connection.close()  # the server closes what was idle for long: better not to meet it half way
+            connection = None
         if connection is None:
             connection = self._local.connection = http.client.HTTPConnection(self._host, timeout=30)
         try:
             connection.request("POST", path, body, {"content-type": kind})
             response = connection.getresponse()
+            self._local.used = time.monotonic()
             return response.status, json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError):
             connection.close()
