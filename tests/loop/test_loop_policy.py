@@ -24,7 +24,7 @@ DRIFT = (finding("drift", True), finding("decay", False))
 HARMLESS = (finding("drift", True), finding("decay", False, "no"))
 HARM = (finding("drift", True), finding("decay", True, "yes"))
 ESTIMATED = (finding("drift", False), finding("decay", False), finding("decay_estimated", False, "yes"))
-LABELLED = Situation(labels=150, floor=0.9, accuracy=0.8)
+LABELLED = Situation(labels=150, accuracy=0.8)
 CURED_ONCE = replace(LABELLED, tried=frozenset({Act.RECALIBRATE}), unseen=900)
 
 
@@ -45,6 +45,7 @@ CURED_ONCE = replace(LABELLED, tried=frozenset({Act.RECALIBRATE}), unseen=900)
         (HARM, replace(CURED_ONCE, retrains=(NOW - timedelta(hours=25),)), Act.RETRAIN),
         (HARM, replace(CURED_ONCE, retrains=tuple(NOW - timedelta(days=d) for d in (2, 4, 6, 8))), Act.HOLD),
         (HARM, replace(CURED_ONCE, retrains=tuple(NOW - timedelta(days=d) for d in (2, 4, 6, 31))), Act.RETRAIN),
+        (HARM, replace(CURED_ONCE, retrains=(NOW - timedelta(days=40),)), Act.RETRAIN),
         (HARM, replace(CURED_ONCE, provisional=True, predecessor_accuracy=0.85), Act.ROLL_BACK),
         (HARM, replace(CURED_ONCE, provisional=True, predecessor_accuracy=0.7), Act.RETRAIN),
     ],
@@ -53,6 +54,13 @@ def test_each_finding_leads_to_the_cheapest_act_that_is_allowed(
     findings: tuple[Finding, ...], situation: Situation, act: Act
 ) -> None:
     assert decide(findings, situation, POLICY, NOW).act is act
+
+
+def test_quiet_time_longer_than_the_period_of_the_budget_is_kept_too() -> None:
+    policy = replace(POLICY, cooldown_s=60 * 86_400.0)
+    begun = (NOW - timedelta(days=40),)
+    decision = decide(HARM, replace(CURED_ONCE, retrains=begun), policy, NOW)
+    assert (decision.act, decision.why) == (Act.HOLD, "harm, but the last retrain is less than 5.184e+06 s ago")
 
 
 def test_a_decision_names_its_evidence_and_says_why() -> None:

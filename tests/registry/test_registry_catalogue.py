@@ -41,7 +41,8 @@ def judged(
 def serve(events: EventLog, letter: str, *, passed: bool = True, overruled: str | None = None) -> ModelVersion:
     made = bundle(letter)
     version = versions.register(events, made, why="", who="test")
-    gate = judged(events, made, passed=passed)
+    present = Catalogue.of(events.read()).champion
+    gate = judged(events, made, passed=passed, against=present.bundle if present else None)
     versions.promote(events, version, gate=gate, why="", who="test", overruled=overruled)
     return version
 
@@ -219,7 +220,7 @@ def test_candidates_and_promotions_are_counted_against_the_test_set_in_force(eve
     assert (catalogue.frozen, catalogue.candidates, catalogue.promotions) == ("f" * 64, 3, 1)
     judged(events, bundle("c"), passed=False, against="a" * 64, frozen="e")
     catalogue = Catalogue.of(events.read())
-    assert (catalogue.frozen, catalogue.candidates, catalogue.promotions) == ("e" * 64, 1, 0)
+    assert (catalogue.frozen, catalogue.candidates, catalogue.promotions) == ("e" * 64, 4, 1)
 
 
 def test_an_entry_that_lacks_what_its_kind_needs_is_named(events: EventLog) -> None:

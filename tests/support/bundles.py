@@ -92,11 +92,13 @@ def tiny_bundle(
     bias: float = 0.0,
     data: str = "d" * 64,
     films: int = 300,
+    model: bytes | None = None,
 ) -> Bundle:
-    """A whole bundle under `folder` that answers, scores and judges `tiny_films`; its reference has `films` of them."""
+    """A whole bundle under `folder` that answers, scores and judges `tiny_films`; its reference has `films` of them.
+    `model` replaces the tiny network."""
     k = len(classes)
     imaging = ImagingSpec(size=size, channels=channels)
-    model = tiny_model(classes=k, size=size, channels=channels, seed=seed, bias=bias)
+    model = model or tiny_model(classes=k, size=size, channels=channels, seed=seed, bias=bias)
     train = tiny_films(600, size=size, channels=channels, seed=seed + 1)
     held = tiny_films(films, size=size, channels=channels, seed=seed + 2)
     draft = Calibration(1.0, (0.0,) * k, 0.5 if k == 2 else None, (1.0,) * k, 0.1)

@@ -13,6 +13,7 @@ from rounds.core.ports import Ports
 from rounds.core.records import Bundle, GateReport
 from rounds.imaging.fit import encode_png
 from rounds.registry import versions
+from rounds.registry.catalogue import Catalogue
 from rounds.wiring.serving import open_ports
 from rounds.wiring.settings import Settings
 
@@ -36,7 +37,9 @@ def promote_bundle(home: Path, bundle: Bundle) -> str:
     """Put a bundle in service with a gate record that let it pass; its version."""
     with opened(home) as ports:
         version = versions.register(ports.events, bundle, why="a test", who="test")
-        report = GateReport(bundle.digest, None, passed=True, checks=(), candidate=1, alpha=0.05)
+        champion = Catalogue.of(ports.events.read()).champion
+        against = champion.bundle if champion else None
+        report = GateReport(bundle.digest, against, passed=True, checks=(), candidate=1, alpha=0.05)
         gate = versions.record_gate(ports.events, report, frozen="f" * 64, why="a test", who="test")
         versions.promote(ports.events, version, gate=gate.id, why="a test", who="test")
     return version.version

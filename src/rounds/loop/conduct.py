@@ -13,6 +13,7 @@ from rounds.core.ports import Ports
 from rounds.core.records import Act, Bundle, Captured, Decision, Finding, Label, ModelVersion
 from rounds.loop import curing, gating, labelling, measuring, ruling
 from rounds.loop.policy import Situation, decide
+from rounds.loop.turns import turn
 from rounds.monitor.decay import estimate, judge_risk, risk_bounds
 from rounds.monitor.watch import watch
 from rounds.registry.catalogue import Catalogue
@@ -20,7 +21,6 @@ from rounds.registry.gate import labels_for_fresh
 from rounds.runtime import bundle as bundles
 from rounds.runtime.bundle import Reference
 
-ALL = 10_000_000
 Retrain = Callable[[str, Sequence[str]], str]
 
 
@@ -61,11 +61,14 @@ def observe(ports: Ports) -> Observation | None:
         return None
     bundle = bundles.read(ports.home / catalogue.bundle(champion.bundle).path)
     reference = bundles.reference(bundle)
-    rows = tuple(ports.captures.since(0, ALL, bundle.digest))
     key, now = f"watch/{bundle.digest}", ports.clock()
+    # the state before the rows: so they hold every film that another process may have folded into it
     seen, state = ports.snapshots.load(key) or (0, None)
+    rows = tuple(ports.captures.since(0, gating.EVERY, bundle.digest))
     watched = watch(rows, state, bundle=bundle, reference=reference, spec=rules, now=now)
-    ports.snapshots.save(key, seen, watched.state)
+    if watched.state != state:
+        # where another process was first, its state folded in the same films in the same order
+        ports.snapshots.save(key, seen, watched.state)
     labels = ports.captures.labels([row.prediction for row in rows if row.audited])
     bounds = risk_bounds(bundle, reference, rules)
     drift = next(finding for finding in watched.findings if finding.kind == "drift")
@@ -79,48 +82,61 @@ def watch_once(ports: Ports, *, retrain: Retrain | None = None) -> dict[str, Any
     """Look, decide by the policy in force, and act; the public answer of `rounds watch --once`.
 
     `retrain` trains on a data set (by digest) with overrides, in a process of its own, and returns the bundle's digest.
+    Where another process is deciding already, this one looks and holds.
     """
-    observed = observe(ports)
-    if observed is None:
-        why = "no champion serves yet"
-        return {"decision": Act.HOLD, "why": why, "findings": [], "champion_before": None, "champion_after": None}
-    decision = decide(observed.findings, _situation(ports, observed), ruling.in_force(ports).policy, ports.clock())
-    done = _act(ports, observed, decision, retrain)
-    after = Catalogue.of(ports.events.read()).champion
-    answer = {"decision": done.act, "why": done.why, "findings": [finding.public() for finding in observed.findings]}
-    answer |= {"champion_before": observed.champion.version, "champion_after": after.version if after else None}
-    return answer | {"evidence": dict(done.evidence)}
+    with turn(ports.home, "watch", wait=False) as mine:
+        observed = observe(ports)
+        if observed is None:
+            done = Decision(Act.HOLD, "no champion serves yet")
+        elif mine:
+            policy = ruling.in_force(ports).policy
+            decision = decide(observed.findings, _situation(ports, observed), policy, ports.clock())
+            done = _act(ports, observed, decision, retrain)
+        else:
+            done = Decision(Act.HOLD, "another watch of this workspace is deciding")
+    before, after = observed.champion if observed else None, Catalogue.of(ports.events.read()).champion
+    findings = [finding.public() for finding in observed.findings] if observed else []
+    answer: dict[str, Any] = {"decision": done.act, "why": done.why, "findings": findings}
+    answer |= {"champion_before": before.version if before else None}
+    return answer | {"champion_after": after.version if after else None, "evidence": dict(done.evidence)}
 
 
 def _sound(ports: Ports, findings: Sequence[Finding], champion: ModelVersion) -> None:
-    known = {event.evidence.get("finding") for event in ports.events.read(kinds=("alarm",))}
-    for finding in findings:
-        if finding.alarm and finding.id not in known:
-            evidence = {"finding": finding.id, "version": champion.version, **finding.public()}
-            ports.events.append("alarm", who=f"watch: {finding.kind}", why=finding.why, evidence=evidence)
+    alarms = [finding for finding in findings if finding.alarm]
+    if not alarms:
+        return
+    with turn(ports.home, "alarm"):
+        known = {event.evidence.get("finding") for event in ports.events.read(kinds=("alarm",))}
+        for finding in alarms:
+            if finding.id not in known:
+                evidence = {"finding": finding.id, "version": champion.version, **finding.public()}
+                ports.events.append("alarm", who=f"watch: {finding.kind}", why=finding.why, evidence=evidence)
 
 
 def _situation(ports: Ports, observed: Observation) -> Situation:
-    rules, catalogue = ruling.in_force(ports), Catalogue.of(ports.events.read())
+    """What the policy must know; what only a cure asks for, and takes time to find, is left out where nothing harms."""
+    catalogue = Catalogue.of(ports.events.read())
+    harm = any(finding.kind == "decay" and finding.harm == "yes" for finding in observed.findings)
     rows = curing.audited_firsts(observed.changed, observed.labels)
     right = [observed.labels[row.prediction].label == row.label for row in rows]
-    reference = curing.reference_accuracy(observed.bundle, observed.reference)
-    tried = {Act.RECALIBRATE} if observed.bundle.variant == "recalibrated" else set()
-    for event in ports.events.read(kinds=("recalibrated", "retrained")):
-        if event.evidence["parent"] == observed.bundle.digest:
-            tried.add(Act.RECALIBRATE if event.kind == "recalibrated" else Act.RETRAIN)
     waiting = _waiting(ports, catalogue)
     return Situation(
         labels=len(rows),
-        floor=reference - rules.policy.accuracy_floor_drop,
         accuracy=float(np.mean(right)) if right else None,
-        predecessor_accuracy=_predecessor(ports, catalogue, observed, rows),
-        unseen=len(ports.captures.labels()),
-        tried=frozenset(tried),
-        retrains=tuple(event.at for event in ports.events.read(kinds=("retrained",))),
+        predecessor_accuracy=_predecessor(ports, catalogue, observed, rows) if harm else None,
+        unseen=curing.untrained(ports, observed.bundle) if harm else 0,
+        tried=_tried(ports, observed.bundle),
+        retrains=tuple(event.at for event in ports.events.read(kinds=("retraining",))),
         provisional=observed.champion.provisional,
         lacking=waiting[1] if waiting else None,
     )
+
+
+def _tried(ports: Ports, bundle: Bundle) -> frozenset[Act]:
+    """Whether the bundle is a recalibrated one, or one was made of it and decided about."""
+    made = [event.evidence for event in ports.events.read(kinds=("recalibrated",))]
+    known = curing.settled(ports) & {evidence["bundle"] for evidence in made if evidence["parent"] == bundle.digest}
+    return frozenset({Act.RECALIBRATE} if known or bundle.variant == "recalibrated" else ())
 
 
 def _predecessor(ports: Ports, catalogue: Catalogue, observed: Observation, rows: Sequence[Captured]) -> float | None:
@@ -133,15 +149,16 @@ def _predecessor(ports: Ports, catalogue: Catalogue, observed: Observation, rows
 
 
 def _waiting(ports: Ports, catalogue: Catalogue) -> tuple[str, int] | None:
-    """The retrained bundle that no gate has judged yet, and how many fresh audited labels it still lacks."""
-    judged = {event.evidence["bundle"] for event in ports.events.read(kinds=("gated",))}
-    made = [e.evidence for e in ports.events.read(kinds=("retrained",)) if e.evidence["bundle"] not in judged]
-    if not made:
+    """The retrained bundle about which nothing is decided yet, and how many fresh audited labels it still lacks."""
+    known = curing.settled(ports)
+    made = [event.evidence["bundle"] for event in ports.events.read(kinds=("retrained",))]
+    left = [bundle for bundle in made if bundle not in known]
+    if not left:
         return None
-    bundle = str(made[-1]["bundle"])
-    fresh = gating.fresh_rows(ports, catalogue.bundle(bundle).at)
+    fresh = gating.fresh_rows(ports, catalogue.bundle(left[-1]))
+    labels = ports.captures.labels([row.prediction for row in fresh])
     needed = labels_for_fresh(ruling.in_force(ports).gate, catalogue.candidates + 1)
-    return bundle, max(0, needed - len(curing.audited_firsts(fresh, ports.captures.labels())))
+    return left[-1], max(0, needed - len(curing.audited_firsts(fresh, labels)))
 
 
 def _act(ports: Ports, observed: Observation, decision: Decision, retrain: Retrain | None) -> Decision:

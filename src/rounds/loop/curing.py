@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rounds.capture.capture import pseudonym
-from rounds.core.errors import GateRefused
-from rounds.core.ids import digest, hash01
+from rounds.core.errors import Refused, WorldFault
+from rounds.core.ids import hash01
 from rounds.core.ports import Ports
 from rounds.core.records import Act, Bundle, Captured, DatasetVersion, Decision, Label
 from rounds.core.specs import PolicySpec
@@ -19,6 +19,7 @@ from rounds.data.assemble import assemble
 from rounds.evaluate.recalibrate import recalibrate as refit
 from rounds.imaging.packed import Film, Films
 from rounds.loop import gating, intake, measuring, ruling
+from rounds.registry.catalogue import Catalogue
 from rounds.runtime.bundle import Reference
 from rounds.runtime.predictor import Predictor
 from rounds.runtime.scores import scores
@@ -33,7 +34,7 @@ def audited_firsts(rows: Sequence[Captured], labels: Mapping[str, Label]) -> lis
     found: dict[str, Captured] = {}
     for row in rows:
         if row.audited and row.prediction in labels:
-            found.setdefault(row.subject or row.image, row)
+            found.setdefault(measuring.subject(row), row)
     return list(found.values())
 
 
@@ -53,14 +54,19 @@ def recalibrate(
 ) -> Decision:
     """Refit temperature and bias on the first labels, prove it on the rest, and put it in service provisionally.
 
-    The proof films, which the fit has not seen, become the new reference: after a cure nothing is compared with the
-    old.
-    Returns what became of it: RECALIBRATE in service, or REFUSE with the gate's reasons.
+    `rows` are the bundle's own audited answers, one a subject, in prediction order. The proof films, which the fit has
+    not seen, become the new reference: after a cure nothing is compared with the old. They are not called proven: their
+    labels helped to raise the alarm, which favours any change a little, so what serves is provisional.
+    Returns what became of it: RECALIBRATE in service, ASK_LABELS where too few are left for the proof, or REFUSE with
+    the gate's reasons, which the log keeps.
     """
     policy = ruling.in_force(ports).policy
     cut = max(policy.labels_to_recalibrate, len(rows) - 4 * policy.labels_to_prove)
-    fit, proof = rows[:cut], rows[cut:]
-    y, seen = measuring.truth(bundle, fit, labels), measuring.logits_of(ports, bundle, fit)
+    fit, proof = rows[:cut], gating.unseen_rows(ports, bundle.parents.data, rows[cut:])
+    if len(proof) < policy.labels_to_prove:
+        why = f"{decision.why}; {len(proof)} labels for the proof where it needs {policy.labels_to_prove}"
+        return Decision(Act.ASK_LABELS, why, decision.evidence)
+    y, seen = measuring.truth(bundle, fit, labels), np.array([row.logits for row in fit], np.float32)
     new = _reference(ports, bundle, proof, labels)
     with metered(ports.ledger, ports.clock, "recalibrate", bundle.digest):
         cured = refit(bundle, seen, y, folder=ports.bundles, reference=new)
@@ -71,17 +77,19 @@ def recalibrate(
     }
     evidence |= {"data": bundle.parents.data, "parent": bundle.digest, "fit": len(fit), "proof": len(proof)}
     ports.events.append("recalibrated", who="policy", why=decision.why, evidence=evidence)
-    judged = gating.judge(ports, cured, fresh=proof, who="policy")
     accuracy = reference_accuracy(cured, new)
     floor = reference_accuracy(bundle, reference) - policy.accuracy_floor_drop
-    evidence |= {"accuracy": accuracy, "floor": floor, "gate": judged.event}
-    if not judged.report.passed or accuracy < floor:
-        why = f"recalibrated, accuracy {accuracy:.3f} where {floor:.3f} is the floor: {_reasons(judged)}"
-        return Decision(Act.REFUSE, why, evidence)
-    gating.install(ports, judged, why=f"recalibrated on {len(fit)} labels", who="policy", provisional=True)
-    return Decision(
-        Act.RECALIBRATE, f"{decision.why}; provisional, accuracy {accuracy:.3f} on {len(proof)} fresh labels", evidence
-    )
+    evidence |= {"accuracy": accuracy, "floor": floor}
+    try:
+        judged = gating.judge(ports, cured, fresh=proof, who="policy")
+        if not judged.report.passed or accuracy < floor:
+            why = f"recalibrated, accuracy {accuracy:.3f} where {floor:.3f} is the floor: {_reasons(judged)}"
+            return _refuse(ports, why, evidence | {"gate": judged.event})
+        gating.install(ports, judged, why=f"recalibrated on {len(fit)} labels", who="policy", provisional=True)
+    except Refused as refused:
+        return _refuse(ports, refused.message, evidence)
+    why = f"{decision.why}; provisional, accuracy {accuracy:.3f} on {len(proof)} fresh labels"
+    return Decision(Act.RECALIBRATE, why, evidence | {"gate": judged.event})
 
 
 def retrain(
@@ -92,14 +100,23 @@ def retrain(
     train: Callable[[str, Sequence[str]], str] | None,
 ) -> Decision:
     """Train again on the old films and the newly labelled ones; the new bundle waits for a fresh window before the
-    gate."""
+    gate.
+
+    The attempt is in the log before it begins: one that fails, or is killed, costs its share of budget and quiet time.
+    """
     if train is None:
         return Decision(Act.HOLD, f"{decision.why}; nothing here can train", decision.evidence)
     policy: PolicySpec = ruling.in_force(ports).policy
     dataset = collect(ports, bundle, changed)
-    with metered(ports.ledger, ports.clock, "retrain", dataset.digest):
-        made = train(dataset.digest, policy.retrain_overrides)
-    evidence = {"bundle": made, "parent": bundle.digest, "data": dataset.digest}
+    begun = {"parent": bundle.digest, "data": dataset.digest}
+    ports.events.append("retraining", who="policy", why=decision.why, evidence=begun)
+    try:
+        with metered(ports.ledger, ports.clock, "retrain", dataset.digest):
+            made = train(dataset.digest, policy.retrain_overrides)
+    except WorldFault as fault:
+        ports.events.append("retrain_failed", who="policy", why=str(fault), evidence=begun)
+        return Decision(Act.HOLD, f"{decision.why}; {fault.message}", {**decision.evidence, **begun})
+    evidence = {"bundle": made, **begun}
     ports.events.append("retrained", who="policy", why=decision.why, evidence=evidence)
     return Decision(
         Act.RETRAIN, f"{decision.why}; {made[:12]} waits for fresh films", {**decision.evidence, **evidence}
@@ -110,21 +127,35 @@ def settle(ports: Ports, bundle: str, decision: Decision) -> Decision:
     """Let the gate judge a candidate whose fresh window is full: PROMOTE, or REFUSE with its reasons."""
     try:
         done = gating.promote(ports, bundle, who="policy")
-    except GateRefused as refused:
-        return Decision(Act.REFUSE, refused.message, {**decision.evidence, "bundle": bundle})
+    except Refused as refused:
+        return _refuse(ports, refused.message, {**decision.evidence, "bundle": bundle})
     return Decision(Act.PROMOTE, f"{done['version']} passed the gate", {**decision.evidence, "bundle": bundle})
+
+
+def settled(ports: Ports) -> set[str]:
+    """Bundles about which everything is decided: in service once, or refused."""
+    events = ports.events.read(kinds=("gated", "promoted", "refused"))
+    return {event.evidence["bundle"] for event in events if event.kind != "gated" or not event.evidence["passed"]}
+
+
+def untrained(ports: Ports, bundle: Bundle) -> int:
+    """How many films were labelled in service since this bundle, or the last retrain that it led to, learned from
+    them."""
+    made = [event.evidence for event in ports.events.read(kinds=("retrained",))]
+    held = [evidence["data"] for evidence in made if evidence["parent"] == bundle.digest]
+    return len(_learnable(ports, intake.find(ports, held[-1] if held else bundle.parents.data)))
 
 
 def collect(ports: Ports, bundle: Bundle, changed: Sequence[Captured], name: str | None = None) -> DatasetVersion:
     """The bundle's data set with every labelled, captured film added to it; the frozen test split stays as it is.
 
     Of the films since the change, by subject, two in five become the new calibration split and one in ten joins val, so
-    that the reference of what is trained on it is of the present; the old calibration films join train.
+    that the reference of what is trained on it is of the present; the old calibration films join train. A subject that
+    has a film in a split keeps to it.
     """
     base = intake.find(ports, bundle.parents.data)
-    labels, recent = ports.captures.labels(), {row.prediction for row in changed}
-    rows = [row for row in ports.captures.since(0, 10_000_000) if row.prediction in labels]
-    films = _films(ports, base, rows, labels, recent)
+    rows = _learnable(ports, base)
+    films = _films(ports, base, rows, {row.prediction for row in changed})
     dataset = assemble(
         name or base.name,
         films,
@@ -137,25 +168,37 @@ def collect(ports: Ports, bundle: Bundle, changed: Sequence[Captured], name: str
     return dataset
 
 
-def _films(
-    ports: Ports, base: DatasetVersion, rows: Sequence[Captured], labels: Mapping[str, Label], recent: set[str]
-) -> Iterator[Film]:
-    old, known, sealed = Films(base.path), set[str](), set[str]()
-    renewed = len({row.subject or row.image for row in rows if row.prediction in recent}) >= MIN_RENEWED
-    for i in range(len(old)):
-        film = old.film(i)
-        known.add(digest(film.data))
-        if film.split == "test":
-            sealed.add(pseudonym(ports.secret, film.subject))
-        yield replace(film, split="train") if film.split == "calibration" and renewed else film
+def _learnable(ports: Ports, base: DatasetVersion) -> list[Captured]:
+    """Labelled films, each image once, that a data set does not hold and no frozen test set keeps for itself."""
+    labels, frozen = ports.captures.labels(), Catalogue.of(ports.events.read()).frozen
+    taken = set(Films(base.path).rows().digests)
+    sealed = set[str]()
+    for guard in (base, *([intake.find(ports, frozen)] if frozen else [])):
+        test = Films(guard.path).rows("test")
+        taken.update(test.digests)
+        sealed.update(pseudonym(ports.secret, subject) for subject in test.subjects)
+    found: dict[str, Captured] = {}
+    for row in ports.captures.since(0, gating.EVERY):
+        if row.prediction in labels and row.image not in taken and row.subject not in sealed:
+            found.setdefault(row.image, row)
+    return list(found.values())
+
+
+def _films(ports: Ports, base: DatasetVersion, rows: Sequence[Captured], recent: set[str]) -> Iterator[Film]:
+    old, placed, labels = Films(base.path), dict[str, str](), ports.captures.labels()
+    held = old.rows().subjects
+    known = {*held, *(pseudonym(ports.secret, subject) for subject in held)}
+    new = {measuring.subject(row) for row in rows if row.prediction in recent}
+    renewed = len(new - known) >= MIN_RENEWED
+    for film in old:
+        split = "train" if film.split == "calibration" and renewed else film.split
+        placed |= {film.subject: split, pseudonym(ports.secret, film.subject): split}
+        yield replace(film, split=split)
     for row in rows:
-        subject = row.subject or row.image
-        if row.image in known or subject in sealed:
-            continue
-        known.add(row.image)
-        split = _split(subject) if renewed and row.prediction in recent else "train"
-        name = f"captured/{row.prediction}"
-        yield Film(ports.blobs.get(row.image), labels[row.prediction].label, subject, split, name)
+        subject = measuring.subject(row)
+        split = placed.setdefault(subject, _split(subject) if renewed and row.prediction in recent else "train")
+        label = labels[row.prediction].label
+        yield Film(ports.blobs.get(row.image), label, subject, split, f"captured/{row.prediction}")
 
 
 def _split(subject: str) -> str:
@@ -174,9 +217,14 @@ def _reference(ports: Ports, bundle: Bundle, rows: Sequence[Captured], labels: M
         logits=np.concatenate([outputs.logits for outputs in found]),
         embedding=np.concatenate([outputs.embedding for outputs in found]),
         scores=np.concatenate(films),
-        subjects=[row.subject or row.image for row in rows],
+        subjects=[measuring.subject(row) for row in rows],
         images=[row.image for row in rows],
     )
+
+
+def _refuse(ports: Ports, why: str, evidence: Mapping[str, Any]) -> Decision:
+    ports.events.append("refused", who="policy", why=why, evidence=evidence)
+    return Decision(Act.REFUSE, why, evidence)
 
 
 def _reasons(judged: gating.Judged) -> str:

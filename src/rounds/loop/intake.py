@@ -26,9 +26,9 @@ def prepare(ports: Ports, spec: DataSpec, *, progress: Progress | None = None) -
 
 
 def enter(ports: Ports, dataset: DatasetVersion, *, why: str, who: str = "prepare") -> None:
-    """Make the log know a data set, once."""
+    """Make the log know a data set as the newest; one that is the newest already is not entered again."""
     known = Catalogue.of(ports.events.read()).datasets
-    if any(found.digest == dataset.digest and found.name == dataset.name for found in known):
+    if known and (known[-1].name, known[-1].digest) == (dataset.name, dataset.digest):
         return
     evidence = {"name": dataset.name, "digest": dataset.digest, "path": str(dataset.path.relative_to(ports.home))}
     ports.events.append("prepared", who=who, why=why, evidence=evidence)

@@ -14,6 +14,7 @@ from rounds.core.records import Bundle, Captured, DatasetVersion, EvalReport, La
 from rounds.costs.meter import metered
 from rounds.evaluate.measure import measure, score
 from rounds.imaging.fit import to_pixels
+from rounds.imaging.packed import ADMITTED
 from rounds.loop import intake
 from rounds.registry.catalogue import Catalogue
 from rounds.registry.gate import Evidence
@@ -47,28 +48,31 @@ def evaluate(ports: Ports, ref: str, data: str, split: str | None = None) -> tup
 def on_split(bundle: Bundle, dataset: DatasetVersion, split: str) -> tuple[Evidence, float]:
     """What the gate needs of a bundle on a split, and the milliseconds that a film took."""
     found = score(bundle, dataset, split)
-    return Evidence(found.y, found.label, found.probabilities, tuple(found.subjects)), found.ms
+    return Evidence(found.y, found.label, found.probabilities, tuple(found.subjects), bundle.classes), found.ms
 
 
 def pixels_of(ports: Ports, bundle: Bundle, rows: Sequence[Captured]) -> npt.NDArray[np.uint8]:
     """Captured films, uint8 (n, c, size, size), decoded as the bundle decodes them."""
-    return np.stack([to_pixels(ports.blobs.get(row.image), bundle.imaging) for row in rows])
+    return np.stack([to_pixels(ports.blobs.get(row.image), bundle.imaging, ADMITTED) for row in rows])
 
 
 def logits_of(ports: Ports, bundle: Bundle, rows: Sequence[Captured]) -> npt.NDArray[np.float32]:
     """The bundle's logits, float32 (n, k), on captured films, decoded as it decodes them."""
     predictor = Predictor(bundle)
-    found = []
-    for start in range(0, len(rows), BATCH):
-        found.append(predictor.answer(pixels_of(ports, bundle, rows[start : start + BATCH])).logits)
+    parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+    found = [predictor.answer(pixels_of(ports, bundle, part)).logits for part in parts]
     return np.concatenate(found) if found else np.zeros((0, len(bundle.classes)), np.float32)
 
 
 def on_captured(ports: Ports, bundle: Bundle, rows: Sequence[Captured], labels: Mapping[str, Label]) -> Evidence:
     """What the gate needs of a bundle on labelled, captured films; each film without a subject is its own."""
     label, probabilities = decide(bundle.calibration, logits_of(ports, bundle, rows))
-    subjects = tuple(row.subject or row.image for row in rows)
-    return Evidence(truth(bundle, rows, labels), label, probabilities, subjects)
+    return Evidence(truth(bundle, rows, labels), label, probabilities, tuple(map(subject, rows)), bundle.classes)
+
+
+def subject(row: Captured) -> str:
+    """Whose film it is; one that came without a subject is its own."""
+    return row.subject or row.image
 
 
 def truth(bundle: Bundle, rows: Sequence[Captured], labels: Mapping[str, Label]) -> npt.NDArray[np.int64]:

@@ -14,19 +14,14 @@ from rounds.core.specs import PolicySpec
 class Situation:
     """What the policy must know beside the findings.
 
-    `labels` counts audited, matured labels of the champion's films since the change; `accuracy` is the champion's on
-    them and
-    `predecessor_accuracy` the one before it, rescored on the same films (None where there is none to go back to);
-    `floor` is the
-    accuracy below which a cure has not cured; `unseen` counts labelled films that no training has seen; `tried` names
-    the cures
-    already tried on this champion; `retrains` are the times of earlier retrains; `lacking` counts the fresh labels
-    that a
-    candidate still waits for (None where none waits).
+    `labels` counts audited labels of the champion's films since the change; `accuracy` is the champion's on them and
+    `predecessor_accuracy` that of the one before it, rescored on the same films (None where there is none to go back
+    to); `unseen` counts labelled films that no training has seen; `tried` names the cures already tried on this
+    champion; `retrains` are the times at which earlier retrains began, whatever became of them; `lacking` counts the
+    fresh labels that a candidate still waits for (None where none waits).
     """
 
     labels: int
-    floor: float
     accuracy: float | None = None
     predecessor_accuracy: float | None = None
     unseen: int = 0
@@ -40,9 +35,8 @@ def decide(findings: Sequence[Finding], situation: Situation, policy: PolicySpec
     """Choose the cheapest act that the findings allow; only a finding of harm allows a cure, only a proven drift a
     question.
 
-    Estimates without labels (`decay_estimated`) never lead to an act. A cure is tried once on a champion: recalibrate
-    before
-    retrain, and a retrain needs new labels, quiet time since the last one and budget.
+    Estimates without labels (`decay_estimated`) never lead to an act. A champion is recalibrated once and before any
+    retrain; a retrain needs new labels, quiet time since the last one and budget.
     """
     evidence = {"findings": [finding.id for finding in findings if finding.alarm]}
     if situation.lacking == 0:
@@ -88,9 +82,9 @@ def _retrain(situation: Situation, policy: PolicySpec, now: datetime, evidence: 
     if situation.unseen < policy.labels_to_retrain:
         why = f"harm, but {situation.unseen} labels that training has not seen, of {policy.labels_to_retrain} needed"
         return Decision(Act.ASK_LABELS, why, evidence)
-    recent = [at for at in situation.retrains if now - at < timedelta(seconds=policy.period_s)]
-    if recent and now - max(recent) < timedelta(seconds=policy.cooldown_s):
+    if situation.retrains and now - max(situation.retrains) < timedelta(seconds=policy.cooldown_s):
         return Decision(Act.HOLD, f"harm, but the last retrain is less than {policy.cooldown_s:g} s ago", evidence)
+    recent = [at for at in situation.retrains if now - at < timedelta(seconds=policy.period_s)]
     if len(recent) >= policy.retrains_per_period:
         return Decision(
             Act.HOLD, f"harm, but the budget of {policy.retrains_per_period} retrains a period is spent", evidence

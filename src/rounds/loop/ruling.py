@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from rounds.core.errors import DamagedData, Fault
 from rounds.core.ids import plain, restore
 from rounds.core.ports import Ports
 from rounds.core.specs import GateSpec, MonitorSpec, PolicySpec, ServeSpec
@@ -42,9 +43,17 @@ def _written(value: Any) -> str:
 
 
 def in_force(ports: Ports) -> Rules:
-    """The rules of the last `policy` event, or the defaults."""
+    """The rules of the last `policy` event, or the defaults; DamagedData where that event cannot be read."""
     events = ports.events.read(kinds=("policy",))
-    return restore(Rules, events[-1].evidence["rules"]) if events else Rules()
+    if not events:
+        return Rules()
+    try:
+        rules: Rules = restore(Rules, events[-1].evidence["rules"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        then = "`rounds audit` names the first entry that was changed"
+        fault = Fault("the rules cannot be read", events[-1].id, "groups of rules", repr(error), then)
+        raise DamagedData("the rules in force are damaged", [fault]) from error
+    return rules
 
 
 def change(ports: Ports, rules: Rules, *, who: str = "operator", why: str = "set on the command line") -> Rules:

@@ -9,6 +9,7 @@ from rounds.core.ids import plain
 from rounds.core.ports import Ports
 from rounds.registry import log
 from rounds.registry.catalogue import Catalogue
+from rounds.runtime.bundle import read
 
 
 def models(ports: Ports) -> dict[str, Any]:
@@ -38,23 +39,23 @@ def trace(ports: Ports, prediction: str) -> dict[str, Any]:
         )
         raise UnknownId(f"no prediction {prediction!r}", [fault])
     catalogue = Catalogue.of(ports.events.read())
-    entry = catalogue.bundle(row.bundle)
-    from rounds.runtime.bundle import read
-
-    bundle = read(ports.home / entry.path)
-    dataset = catalogue.dataset(bundle.parents.data)
+    bundle = read(ports.home / catalogue.bundle(row.bundle).path)
+    # a bundle that was brought along in a folder may come from data that this workspace never had
+    manifest = next((d.path + "/manifest.parquet" for d in catalogue.datasets if d.digest == bundle.parents.data), None)
+    stints = [s for s in catalogue.services if s.version.bundle == row.bundle and s.since <= row.at]
     return {
         "prediction": prediction,
         "at": plain(row.at),
         "class": row.label,
         "version": row.version,
+        "overruled": stints[-1].overruled if stints else None,
         "bundle": bundle.digest,
         "variant": bundle.variant,
         "parent": bundle.parents.bundle,
         "run": bundle.parents.run,
         "config": bundle.parents.config,
         "data": bundle.parents.data,
-        "manifest": str(ports.home / dataset.path / "manifest.parquet"),
+        "manifest": str(ports.home / manifest) if manifest else None,
         "code": bundle.parents.code,
         "image": row.image,
         "label": plain(ports.captures.labels([prediction]).get(prediction)),

@@ -184,17 +184,16 @@ def _floors(evidence: Evidence, spec: GateSpec) -> list[Check]:
     low = _auc_low(evidence, spec.alpha)
     note = f"lower bound at level {spec.alpha:g}, {n} subjects" if low == low else "cannot be told: too few of a class"
     checks = [Check("auc", None if low != low else low, spec.min_auc, bool(low >= spec.min_auc), note)]
-    for c in range(evidence.probabilities.shape[1]):
+    classes = evidence.probabilities.shape[1]
+    floor = spec.min_recall or 1.0 / classes
+    for c in range(classes):
         rows = evidence.y == c
-        name = evidence.classes[c] if evidence.classes else f"class {c}"
+        name = f"recall {evidence.classes[c] if evidence.classes else f'class {c}'}"
         if not rows.any():
-            checks.append(
-                Check(f"recall {name}", None, spec.min_recall, False, "cannot be told: no film of this class")
-            )
+            checks.append(Check(name, None, floor, False, "cannot be told: no film of this class"))
             continue
         recall = float((evidence.label[rows] == c).mean())
-        note = f"{int(rows.sum())} subjects"
-        checks.append(Check(f"recall {name}", recall, spec.min_recall, recall >= spec.min_recall, note))
+        checks.append(Check(name, recall, floor, recall >= floor, f"{int(rows.sum())} subjects"))
     # Few films in many bins would count their noise as miscalibration.
     bins = min(15, max(3, n // 25))
     gap = ece(evidence.y, evidence.probabilities, bins)

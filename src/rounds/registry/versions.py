@@ -50,7 +50,8 @@ def promote(
 ) -> Event:
     """Make a version champion on the strength of a stored gate record.
 
-    Raises GateRefused where that record is missing, of another bundle, or did not pass and nobody overruled it.
+    Raises GateRefused where that record is missing, of another bundle, or did not pass and nobody overruled it, and
+    where it compares with another champion than the one that serves.
     """
     catalogue = Catalogue.of(events.read())
     record = catalogue.gates.get(gate)
@@ -61,6 +62,11 @@ def promote(
         )
         raise GateRefused(f"{version.version} may not serve", [fault])
     before = catalogue.champion
+    present = before.bundle if before else None
+    if record.against != present and not overruled:
+        expected, got = (f"one against {name[:12] if name else 'nobody'}" for name in (present, record.against))
+        fault = Fault("another champion serves since", version.version, expected, got, "ask the gate again")
+        raise GateRefused(f"{version.version} may not serve on the strength of an older record", [fault])
     evidence: dict[str, object] = {
         "version": version.version,
         "bundle": version.bundle,

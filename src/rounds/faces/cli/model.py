@@ -84,6 +84,8 @@ def predict(
     from rounds.faces.cli import opening
     from rounds.loop import batch
 
+    if out:
+        batch.check_format(out)
     with opening.ports() as ports, say.progress("predicting") as progress:
         answered = batch.predict(ports, bundle, paths, progress=progress)
     if out:

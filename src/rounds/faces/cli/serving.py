@@ -24,8 +24,8 @@ def serve(host: str, port: int) -> None:
 
 
 @contextmanager
-def server(home: Path, port: int, log: Path) -> Iterator[str]:
-    """A server on a free loopback port for the length of the block; its address, once it is ready.
+def server(home: Path, port: int, log: Path) -> Iterator[tuple[str, int]]:
+    """A server on a loopback port for the length of the block; its address and process id, once it is ready.
 
     Raises WorldFault with the end of its log where it is not ready within a minute.
     """
@@ -35,7 +35,7 @@ def server(home: Path, port: int, log: Path) -> Iterator[str]:
         try:
             address = f"http://127.0.0.1:{port}"
             _await_ready(process, address, log)
-            yield address
+            yield address, process.pid
         finally:
             process.terminate()
             try:

@@ -19,7 +19,7 @@ from rounds.loop.ruling import Rules
 from rounds.report.figures import evidence_chart
 
 PHANTOMS = 9000
-CLEAN_SHARE, CURE_SHARE = 0.36, 0.66
+CLEAN, CLEAN_SHARE, CLEAN_MOST, CURE_SHARE = 1000, 0.36, 0.44, 0.68
 FOLLOW_S = 10.0
 PUMPED = 40
 T = TypeVar("T")
@@ -75,7 +75,8 @@ def first_champion(stage: Stage) -> None:
 def clean_traffic(stage: Stage) -> None:
     """Send held-out films from the same scanner; the watch looks after every chunk and should stay silent."""
     assert stage.world is not None
-    wanted, alarms = int(len(stage.world.stream) * CLEAN_SHARE), 0
+    films = len(stage.world.stream)
+    wanted, alarms = int(max(films * CLEAN_SHARE, min(CLEAN, films * CLEAN_MOST))), 0
     answers: list[Answer] = []
     while len(answers) < wanted:
         answers += stage.stream(min(CHUNK * 5, wanted - len(answers)))
@@ -113,6 +114,7 @@ def shifted_traffic(stage: Stage) -> None:
         "moved": moved,
         "kind": str(stage.shift),
     }
+    stage.figures["shift"] |= {"evidence": stage.evidence, "limit": drift.limit, "began": stage.changed_at}
     stage.figures["shift"]["accuracy_after"] = accuracy(answers)
     stage.must(alarmed, "no alarm")
     asked = conduct.watch_once(stage.ports)
@@ -139,13 +141,7 @@ def cure(stage: Stage) -> None:
         done = _under_traffic(stage, lambda: conduct.watch_once(stage.ports))
     if done["decision"] in (Act.HOLD, Act.ASK_LABELS):
         done = _under_traffic(stage, lambda: _person_decides(stage))
-    kind = (
-        "recalibrated"
-        if done["decision"] is Act.RECALIBRATE
-        else "retrain"
-        if done["decision"] is Act.RETRAIN
-        else None
-    )
+    kind = "recalibrate" if done["decision"] is Act.RECALIBRATE else None
     stage.figures["shift"]["accuracy_after"] = accuracy(shifted)
     stage.figures["cure"] |= {"kind": kind, "labels": labels, "accuracy_before": accuracy(shifted)}
     harm = next((f["harm"] for f in done["findings"] if f["kind"] == "decay"), "unknown")

@@ -44,14 +44,14 @@ def tell(source: str | None, out: Path, seed: int) -> dict[str, Any]:
     from rounds.wiring.training import open_ports
 
     with open_ports(Settings(home=home)) as ports:
-        stage = Stage(ports, source or f"phantom:n={chapters.PHANTOMS},seed={seed}", seed, empty_figures())
+        figures = empty_figures()
+        stage = Stage(ports, source or f"phantom:n={chapters.PHANTOMS},seed={seed}", seed, figures)
         _play(stage, CHAPTERS[:BEFORE_SERVING], 1)
-        with server(home, _free_port(), out / "server.log") as address:
+        with server(home, _free_port(), out / "server.log") as (address, pid):
             stage.open_ward(address)
             _play(stage, CHAPTERS[BEFORE_SERVING:], BEFORE_SERVING + 1)
-        figures = stage.figures
-        figures["seconds"], figures["peak_mb"] = time.perf_counter() - begun, memory.peak_mb()
-        figures["ok"] = stage.ok
+            figures["peak_mb"] = memory.peak_mb(pid)
+        figures["seconds"], figures["ok"] = time.perf_counter() - begun, stage.ok
         history = tracing.history(ports)["events"]
     page = story_page(figures, stage.steps, history=history, source=stage.source, citation=stage.citation)
     say.page(out / "report.html", page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,13 +16,15 @@ from rounds.data.assemble import assemble
 from rounds.imaging.corrupt import corrupt
 from rounds.imaging.decode import decode
 from rounds.imaging.fit import encode_png, to_pixels
-from rounds.imaging.packed import Film, Films
+from rounds.imaging.packed import Film, Films, Rows
 from rounds.loop import intake
 from rounds.runtime.predictor import Predictor
 from rounds.runtime.verdict import decide
 
 Pixels = npt.NDArray[np.uint8]
-STREAM_SHARE = 0.62
+STREAM_SHARE = 0.75
+# where the scanner changes, and where the candidates' fresh films begin, as shares of the stream
+PARTS = (0.36, 0.66)
 FLIPPED = 0.15
 # severities are mild: gamma at most 1.4 (or its inverse), blur at most 1.5 pixels on a film of 64
 LADDER = (
@@ -73,9 +75,21 @@ def make(ports: Ports, spec: DataSpec) -> World:
     order = {subject: hash01(spec.seed, subject) for subject in dict.fromkeys(rows.subjects)}
     later = [i for i, subject in zip(rows.index, rows.subjects, strict=True) if order[subject] < STREAM_SHARE]
     held = {int(i) for i in later}
-    shuffled = sorted(held, key=lambda i: hash01(spec.seed, "stream", i))
+    shuffled = _by_part(later, rows, order, spec.seed)
     base = _assembled(ports, pool, "films", (pool.film(i) for i in range(len(pool)) if i not in held))
-    return World(prepared, base, pool, tuple(shuffled))
+    return World(prepared, base, pool, shuffled)
+
+
+def _by_part(films: Sequence[int], rows: Rows, order: Mapping[str, float], seed: int) -> tuple[int, ...]:
+    """The films shuffled within the parts of the stream, each subject in one part alone: who learns from the films of a
+    part has then seen nobody of the next."""
+    subject = dict(zip(rows.index.tolist(), rows.subjects, strict=True))
+    together = sorted((int(i) for i in films), key=lambda i: (order[subject[i]], subject[i], i))
+    begun: dict[str, float] = {}
+    for place, i in enumerate(together):
+        begun.setdefault(subject[i], place / len(together))
+    part = {name: sum(share >= end for end in PARTS) for name, share in begun.items()}
+    return tuple(sorted(together, key=lambda i: (part[subject[i]], hash01(seed, "stream", i))))
 
 
 def choose_shift(bundle: Bundle, films: Sequence[Film]) -> Shift:
