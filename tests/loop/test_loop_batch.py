@@ -87,7 +87,7 @@ def test_answers_are_written_as_json_lines_csv_and_parquet(ward: Ward, films: Pa
 def test_no_answers_make_a_file_all_the_same(tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.csv", "a.parquet"):
         batch.write(tmp_path / name, [])
-    assert ((tmp_path / "a.jsonl").read_text(), (tmp_path / "a.csv").read_text()) == ("", "id\r\n")
+    assert ((tmp_path / "a.jsonl").read_text(), (tmp_path / "a.csv").read_text()) == ("", "id\n")
     assert pq.read_table(tmp_path / "a.parquet").num_rows == 0
 
 

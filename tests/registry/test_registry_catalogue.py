@@ -254,3 +254,18 @@ def test_a_missing_entry_is_found_at_the_one_after_it(events: EventLog) -> None:
     known = list(events.read())
     for place in range(len(known) - 1):
         assert audit([*known[:place], *known[place + 1 :]]).first_broken == known[place + 1].id
+
+
+def test_a_record_against_an_older_champion_promotes_nobody_unless_a_person_overrules(events: EventLog) -> None:
+    serve(events, "a")
+    late = bundle("b")
+    version, gate = versions.register(events, late, why="", who="test"), judged(events, late, against="a" * 64)
+    serve(events, "c")
+    message = (
+        r"v2 may not serve on the strength of an older record\n.*expected one against cccccccccccc; got one against a"
+    )
+    with pytest.raises(GateRefused, match=message):
+        versions.promote(events, version, gate=gate, why="", who="test")
+    assert champion(events) == "v3"
+    versions.promote(events, version, gate=gate, why="", who="test", overruled="known to be good")
+    assert champion(events) == "v2"

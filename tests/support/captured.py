@@ -14,7 +14,6 @@ from tests.support.bundles import tiny_bundle, tiny_films, tiny_model, tiny_trut
 from tests.support.datasets import tiny_dataset
 
 from rounds.capture.capture import audited, pseudonym
-from rounds.core.ids import new_id
 from rounds.core.ports import Ports
 from rounds.core.records import Bundle, Captured, DatasetVersion, Label
 from rounds.core.specs import GateSpec, MonitorSpec, PolicySpec
@@ -94,7 +93,7 @@ class Ward:
         found, at = verdicts(bundle, outputs, table), ports.clock()
         rows = []
         for i, one in enumerate(data):
-            name, subject = new_id("p_"), subjects[i]
+            name, subject = f"p_{len(self.truth):06d}", subjects[i]
             self.truth[name] = truth[i]
             kept = Captured(
                 prediction=name,

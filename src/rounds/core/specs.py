@@ -129,7 +129,7 @@ class GateSpec:
 @dataclass(frozen=True)
 class MonitorSpec:
     """Error budgets and horizons of the watch; half of `alpha` for scores where `mix_low` and `mix_high` declare a band
-    else all of it."""
+    (0 to 1 is none), else all of it."""
 
     alpha: float = 0.01
     horizon: int = 10_000

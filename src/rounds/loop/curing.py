@@ -70,12 +70,9 @@ def recalibrate(
     new = _reference(ports, bundle, proof, labels)
     with metered(ports.ledger, ports.clock, "recalibrate", bundle.digest):
         cured = refit(bundle, seen, y, folder=ports.bundles, reference=new)
-    evidence: dict[str, Any] = {
-        "bundle": cured.digest,
-        "path": str(cured.path.relative_to(ports.home)),
-        "run": bundle.parents.run,
-    }
-    evidence |= {"data": bundle.parents.data, "parent": bundle.digest, "fit": len(fit), "proof": len(proof)}
+    evidence: dict[str, Any] = {"bundle": cured.digest, "path": str(cured.path.relative_to(ports.home))}
+    evidence |= {"run": bundle.parents.run, "data": bundle.parents.data, "parent": bundle.digest}
+    evidence |= {"fit": len(fit), "proof": len(proof)}
     ports.events.append("recalibrated", who="policy", why=decision.why, evidence=evidence)
     accuracy = reference_accuracy(cured, new)
     floor = reference_accuracy(bundle, reference) - policy.accuracy_floor_drop

@@ -102,7 +102,7 @@ def _findings(
         id=_name(bundle, "drift", min(marks, default=None)),
         kind="drift",
         alarm=alarm,
-        n=detector.n,
+        n=memory.place,
         at=from_rfc3339(memory.alarm_at) if memory.alarm_at else now,
         alpha=spec.alpha,
         log_e=log_e,

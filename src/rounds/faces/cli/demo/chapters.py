@@ -119,7 +119,9 @@ def shifted_traffic(stage: Stage) -> None:
     stage.must(alarmed, "no alarm")
     asked = conduct.watch_once(stage.ports)
     stage.now.films += _pair(next(iter(stage.world.films(before, before + 1))), stage.shift)
-    stage.now.figures.append(evidence_chart(stage.evidence, drift.limit, change_at=stage.changed_at, alarm_at=drift.n))
+    stage.now.figures.append(
+        evidence_chart(stage.evidence, drift.limit, change_at=stage.changed_at, alarm_at=stage.place)
+    )
     stage.tell(
         f"The change: {stage.shift}, which costs {stage.shift.drop:.3f} of accuracy on validation films.",
         images_to_alarm=len(answers) if alarmed else "no alarm",

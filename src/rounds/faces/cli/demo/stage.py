@@ -154,7 +154,7 @@ class Stage:
         observed = conduct.observe(self.ports)
         assert observed is not None
         drift = next(f for f in observed.findings if f.kind == "drift")
-        self.evidence.append((drift.n, drift.log_e))
+        self.evidence.append((self.place, drift.log_e))
         return observed
 
 
