@@ -42,6 +42,7 @@ def test_the_activation_is_the_class_weights_over_the_last_feature_map():
     features = net.groups(net.gelu(net.whiten((images().float() - net.mean) / net.std)))
     by_hand = torch.einsum("kd,ndhw->nkhw", net.head.weight, features)
     assert torch.allclose(activation, by_hand, atol=1e-5)
+    assert torch.allclose(activation.mean((2, 3)) + net.head.bias, logits, atol=1e-5)
 
 
 @pytest.mark.parametrize(("channels", "size", "eigenvectors"), [(1, 28, 4), (3, 28, 12), (1, 224, 12)])

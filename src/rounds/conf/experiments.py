@@ -1,7 +1,7 @@
 """Recipes by name: what each sets beside the defaults.
 
-Measured with torch 2.13 on two CPU cores: AUC and accuracy on `val` after the last epoch, without flip averaging, mean
-and range over seeds; seconds are those of the training loop.
+Measured with torch 2.13: AUC and accuracy on `val` after the last epoch, without flip averaging, mean and range over
+seeds; CPU seconds of the training loop on one thread. No figure comes from a test split.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ _OTHER_SCANNERS = {"flip": False, "brightness": 0.1, "contrast": 0.2, "gamma": 0
 
 EXPERIMENTS: Mapping[str, Mapping[str, Any]] = {
     # rounds train --data NAME experiment=quick
-    # To see that everything works: three epochs of anything.
+    # To see that everything works: three epochs of anything. PneumoniaMNIST: AUC .9945, 5 CPU seconds.
     "quick": {"train": {"epochs": 3}},
     # rounds data prepare phantom:n=4000,seed=0 --name ph && rounds train --data ph experiment=phantom
-    # PHANTOM_FIGURES
+    # AUC .958 (.955 to .961), accuracy .940, 3 seeds, 2,395 phantoms: 10 CPU seconds.
     # Blind to other scanners and trusting its labels on purpose: the demonstration shows what both cost. With 15 % of
-    # the training labels flipped the AUC falls by PLANTED.
+    # the training labels flipped the AUC falls to .924 (.911 to .936).
     "phantom": {
         "imaging": {"size": 32},
         "augment": {"translate": 0.0},
         "train": {"epochs": 10, "batch": 64, "label_smoothing": 0.0, "weight_decay": 0.0},
     },
     # rounds data prepare pneumoniamnist_trainval.npz --name pn && rounds train --data pn experiment=pneumonia28
-    # PNEUMONIA_FIGURES
+    # AUC .9977 (.9975 to .9979), accuracy .979, 3 seeds, 4,708 films: 13 CPU seconds.
+    # With films at gamma .7 or 1.4, contrast .7, blur of 1 pixel or 4 % noise: AUC .9945 to .9974.
     "pneumonia28": {"augment": _OTHER_SCANNERS, "train": {"epochs": 8}},
     # rounds data prepare chest_xray_224.tar --name cx --subject '(person\d+|IM-\d+)' && rounds train --data cx \
     #     experiment=films224
-    # FILMS_FIGURES
+    # AUC .9988 (.9986 to .9990), accuracy .983, 2 seeds, 3,136 films: 35 CPU seconds.
     "films224": {"imaging": {"size": 64}, "augment": _OTHER_SCANNERS, "train": {"epochs": 6}},
 }

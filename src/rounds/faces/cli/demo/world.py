@@ -105,7 +105,8 @@ def choose_shift(bundle: Bundle, films: Sequence[Film]) -> Shift:
         tried.append(Shift(kind, severity, before - _accuracy(predictor, changed, y)))
         if WANTED_DROP[0] <= tried[-1].drop <= WANTED_DROP[1]:
             return tried[-1]
-    return max(tried, key=lambda shift: shift.drop)
+    low, high = WANTED_DROP
+    return min(tried, key=lambda shift: max(low - shift.drop, shift.drop - high))
 
 
 def flipped(ports: Ports, world: World, seed: int) -> DatasetVersion:
