@@ -150,15 +150,16 @@ class Live:
         """Runs in the batch thread, with one version for the whole batch."""
         seated = self._seat.current
         assert seated is not None, "a seat once taken is never empty"
-        pixels = [self._pixels(film, seated.bundle.imaging) for film in films]
-        taken = [i for i, film in enumerate(pixels) if not isinstance(film, RoundsError)]
-        answers: list[Prediction | Exception | Pixels] = list(pixels)
-        if taken:
-            answered = seated.answer(np.stack([pixels[i] for i in taken]))
-            kept = self._keep(seated, [films[i] for i in taken], answered)
-            for i, prediction in zip(taken, kept, strict=True):
-                answers[i] = prediction
-        return answers
+        decoded = [self._pixels(film, seated.bundle.imaging) for film in films]
+        good = [(i, pixels) for i, pixels in enumerate(decoded) if not isinstance(pixels, RoundsError)]
+        answers: dict[int, Prediction | Exception] = {
+            i: error for i, error in enumerate(decoded) if isinstance(error, RoundsError)
+        }
+        if good:
+            answered = seated.answer(np.stack([pixels for _, pixels in good]))
+            kept = self._keep(seated, [films[i] for i, _ in good], answered)
+            answers |= {i: prediction for (i, _), prediction in zip(good, kept, strict=True)}
+        return [answers[i] for i in range(len(films))]
 
     def _pixels(self, film: _Film, imaging: ImagingSpec) -> Pixels | RoundsError:
         # A film that was decoded for the version before is decoded anew where the new one sees films otherwise.

@@ -136,15 +136,15 @@ def cure(stage: Stage) -> None:
     shifted: list[Answer] = []
     done: dict[str, Any] = {"decision": Act.HOLD, "why": "", "findings": []}
     last = int(len(stage.world.stream) * CURE_SHARE)
-    labels = 0
     while done["decision"] not in (Act.RECALIBRATE, Act.REFUSE) and stage.place < last:
         shifted += stage.stream(CHUNK * 5, stage.shift)
-        labels += stage.label_audited()
+        stage.label_audited()
         done = _under_traffic(stage, lambda: conduct.watch_once(stage.ports))
     if done["decision"] in (Act.HOLD, Act.ASK_LABELS):
         done = _under_traffic(stage, lambda: _person_decides(stage))
     kind = "recalibrate" if done["decision"] is Act.RECALIBRATE else None
     stage.figures["shift"]["accuracy_after"] = accuracy(shifted)
+    labels = len(stage.shifted & stage.ports.captures.labels().keys())
     stage.figures["cure"] |= {"kind": kind, "labels": labels, "accuracy_before": accuracy(shifted)}
     harm = next((f["harm"] for f in done["findings"] if f["kind"] == "decay"), "unknown")
     stage.tell(
