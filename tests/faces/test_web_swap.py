@@ -70,6 +70,7 @@ def test_ten_swaps_under_traffic_fail_no_request_and_every_answer_is_its_version
     took = []
     with server(home) as served:
         with Clients(served) as clients:
+            until(lambda: bool(clients.answers))
             for number in range(2, 12):
                 version = f"v{number}"
                 bundles[version] = promote(home, bias=0.3 * number)

@@ -9,12 +9,18 @@ import typer
 
 from rounds.faces.cli import say
 
-group = typer.Typer(help="Prepare and describe versioned data sets.", no_args_is_help=True)
+group = typer.Typer(help="Prepare and describe versioned data sets.")
 
 
 def add_to(app: typer.Typer) -> None:
     """Hang the group on the command."""
     app.add_typer(group, name="data")
+
+
+@group.callback(invoke_without_command=True)
+def alone(context: typer.Context) -> None:
+    """Prepare and describe versioned data sets."""
+    say.help_alone(context)
 
 
 @group.command()
@@ -47,7 +53,10 @@ def prepare(
 def stats(
     name: Annotated[str, typer.Argument(help="NAME, NAME@DIGEST or a digest.")], as_json: say.AsJson = False
 ) -> None:
-    """Describe a data set: films per split and class, subjects, sizes, and the measures that the watch uses."""
+    """Describe a data set.
+
+    Films per split and class, subjects, sizes, and the measures that the watch uses.
+    """
     from rounds.faces.cli import opening
     from rounds.loop import intake
 

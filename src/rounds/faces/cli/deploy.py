@@ -31,7 +31,10 @@ def models(as_json: say.AsJson = False) -> None:
 
 
 def register(bundle: BundleRef, as_json: say.AsJson = False) -> None:
-    """Give a bundle a version number; it serves only once it has passed the gate."""
+    """Give a bundle a version number.
+
+    It serves only once it has passed the gate.
+    """
     from rounds.faces.cli import opening
     from rounds.loop import gating
 
@@ -48,7 +51,10 @@ def promote(
     ] = None,
     as_json: say.AsJson = False,
 ) -> None:
-    """Ask the gate; a bundle that passes becomes champion, one that does not is refused (exit 4)."""
+    """Ask the gate whether a bundle may become champion.
+
+    One that does not pass is refused, with every reason (exit code 4).
+    """
     from rounds.faces.cli import opening
     from rounds.loop import gating
 
@@ -74,7 +80,7 @@ def rollback(
 
 
 def history(as_json: say.AsJson = False) -> None:
-    """Print the log: what was decided, by whom or which rule, and why."""
+    """Print the log: what was decided, by whom, and why."""
     from rounds.faces.cli import opening
     from rounds.loop import tracing
 
@@ -85,7 +91,7 @@ def history(as_json: say.AsJson = False) -> None:
 
 
 def trace(prediction: Annotated[str, typer.Argument(help="A prediction id.")], as_json: say.AsJson = False) -> None:
-    """Follow an answer back to its model, its training images and its code."""
+    """Follow an answer back to its model, data and code."""
     from rounds.faces.cli import opening
     from rounds.loop import tracing
 
@@ -95,7 +101,10 @@ def trace(prediction: Annotated[str, typer.Argument(help="A prediction id.")], a
 
 
 def audit(as_json: say.AsJson = False) -> None:
-    """Recompute the chain of the log; a broken one ends with exit 4 and names the first broken entry."""
+    """Recompute the chain of the log.
+
+    A broken one ends with exit code 4 and names the first broken entry.
+    """
     from rounds.faces.cli import opening
     from rounds.loop import tracing
 
@@ -111,14 +120,19 @@ def policy(
     overrides: Annotated[list[str] | None, typer.Argument(help="Such as gate.margin=0.02 monitor.alpha=0.005.")] = None,
     as_json: say.AsJson = False,
 ) -> None:
-    """Show the rules in force, or change them: a change is an event in the log."""
-    from rounds.conf.resolve import policy as composed
+    """Show the rules in force, or change them.
+
+    A change is an event in the log; what was decided before stays as it was decided.
+    """
     from rounds.faces.cli import opening
     from rounds.loop import ruling
 
     with opening.ports() as ports:
         found = ruling.in_force(ports)
         if overrides:
+            # Hydra comes with what trains: to show the rules needs the core alone
+            from rounds.conf.resolve import policy as composed
+
             found = ruling.change(ports, ruling.Rules(*composed([*found.overrides(), *overrides])))
     public = found.public()
     say.answer(public, as_json, lambda: [f"{g}.{k:<24} {v}" for g, spec in public.items() for k, v in spec.items()])

@@ -21,7 +21,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
 ) -> None:
-    """Serve the champion over HTTP; a new champion is taken up without a restart."""
+    """Serve the champion over HTTP.
+
+    A new champion is taken up without a restart.
+    """
     from rounds.faces.cli import serving
 
     serving.serve(host, port)
@@ -47,7 +50,10 @@ def watch(
     every: Annotated[float, typer.Option(min=1, help="Seconds between looks.")] = 60.0,
     as_json: say.AsJson = False,
 ) -> None:
-    """Look at what came in, decide, and act: hold, ask for labels, recalibrate, retrain, promote or roll back."""
+    """Look at what came in, decide, and act.
+
+    To act is to hold, ask for labels, recalibrate, retrain, promote, refuse or roll back.
+    """
     from rounds.faces.cli import opening, retraining
     from rounds.loop import conduct
 
@@ -75,7 +81,10 @@ def erase(
     subject: Annotated[str, typer.Option("--subject", help="Whose films, as the caller named them.")],
     as_json: say.AsJson = False,
 ) -> None:
-    """Forget a subject: rows, labels and images, with one event that says that it was done."""
+    """Forget a subject: rows, labels and images.
+
+    One event says that it was done.
+    """
     from rounds.faces.cli import opening
     from rounds.loop import labelling
 
@@ -92,7 +101,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Which world is drawn.")] = 0,
     as_json: say.AsJson = False,
 ) -> None:
-    """Live through the whole loop in minutes: train, serve, shift, alarm, cure, gate, refuse, roll back."""
+    """Live through the whole loop in minutes, on films drawn here.
+
+    Train, serve, shift, alarm, cure, gate, refuse, roll back; or the same on your own films.
+    """
     from rounds.faces.cli.demo.story import tell
 
     figures = tell(data, out, seed)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rounds.core.errors import BadImage, Fault
 from rounds.faces.cli import say
 
 Overrides = Annotated[
@@ -60,7 +61,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Where the page with figures goes.")] = None,
     as_json: say.AsJson = False,
 ) -> None:
-    """Measure a bundle as it is served, with intervals, and draw the page."""
+    """Measure a bundle as it is served, and draw the page."""
     from rounds.faces.cli import opening
     from rounds.loop import measuring
     from rounds.report.evaluation import evaluation_page
@@ -80,7 +81,10 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="A .jsonl, .csv or .parquet file instead of the screen.")] = None,
     as_json: say.AsJson = False,
 ) -> None:
-    """Answer a batch of films without a server."""
+    """Answer a batch of films without a server.
+
+    Files that cannot be decoded are listed with their reasons; exit code 2 where none can.
+    """
     from rounds.faces.cli import opening
     from rounds.loop import batch
 
@@ -88,10 +92,12 @@ def predict(
         batch.check_format(out)
     with opening.ports() as ports, say.progress("predicting") as progress:
         answered = batch.predict(ports, bundle, paths, progress=progress)
-    if out:
+    if out and answered["predictions"]:
         batch.write(out, answered["predictions"])
         say.note(f"rounds: {len(answered['predictions'])} predictions in {out}")
-    say.answer(answered, as_json, lambda: _predicted(answered))
+    say.answer(answered | _nothing(answered), as_json, lambda: _predicted(answered))
+    if not answered["predictions"]:
+        raise typer.Exit(2)
 
 
 def _trained(made: dict[str, Any]) -> Iterator[str]:
@@ -108,6 +114,17 @@ def _measured(public: dict[str, Any]) -> Iterator[str]:
     yield from say.table(rows, ["metric", "value", "95 % interval"])
     named = [[name, *row] for name, row in zip(public["classes"], public["confusion"], strict=True)]
     yield from say.table(named, ["true \\ said", *public["classes"]])
+
+
+def _nothing(answered: dict[str, Any]) -> dict[str, Any]:
+    """The error beside an answer without a single prediction."""
+    if answered["predictions"]:
+        return {}
+    what, refused = "nothing could be predicted", answered["refused"]
+    faults = [Fault("refused", row["path"], "an image", row["reason"], "take it out, or convert it") for row in refused]
+    none = BadImage(what, faults or [Fault("no file", "PATHS", "images, or folders with images", "none", "name some")])
+    say.note(f"rounds: {none}")
+    return none.public()
 
 
 def _predicted(answered: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rounds.core.errors import RoundsError
+from rounds.core.errors import Fault, NotWritable, RoundsError
 from rounds.core.ids import plain, write_whole
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
@@ -20,23 +20,37 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout,
 
 def answer(value: Mapping[str, Any], as_json: bool, text: Callable[[], Iterable[str]]) -> None:
     """Print the answer as one JSON object, or the lines that say it to a person."""
-    try:
-        if as_json:
-            sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n")
-        else:
-            for line in text():
-                sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # whoever read has gone (`rounds history | head`): what was done is done, and the rest has no reader
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _out([_json(value)] if as_json else text())
 
 
 def fault(error: RoundsError, as_json: bool) -> None:
     """Print an error: on stderr for people, and as the one JSON object where JSON was asked for."""
     if as_json:
-        sys.stdout.write(json.dumps(plain(error.public()), ensure_ascii=False) + "\n")
-    sys.stderr.write(f"rounds: {error}\n")
+        _out([_json(error.public())])
+    note(f"rounds: {error}")
+
+
+def help_alone(context: typer.Context) -> None:
+    """Print the help of a group that was called without a command, and end with exit code 2."""
+    if context.invoked_subcommand is None:
+        _out([context.get_help()])
+        raise typer.Exit(2)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    """ASCII alone: a terminal of any encoding takes it, and so do names of files that are no text."""
+    return json.dumps(plain(value), allow_nan=False)
+
+
+def _out(lines: Iterable[str]) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        for line in lines:
+            sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read has gone (`rounds history | head`): what was done is done, and the rest has no reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> Iterator[str]:
@@ -70,6 +84,10 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def page(path: Path, html: str) -> None:
-    """Write a page whole and say where it is."""
-    write_whole(path, html.encode())
+    """Write a page whole and say where it is; NotWritable."""
+    try:
+        write_whole(path, html.encode())
+    except OSError as error:
+        refused = Fault(error.strerror or str(error), str(path), "a folder with room to write", next="name another file")
+        raise NotWritable(f"cannot write {path.name}", [refused]) from error
     note(f"rounds: page at {path}")

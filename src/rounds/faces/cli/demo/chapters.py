@@ -19,7 +19,6 @@ from rounds.loop.ruling import Rules
 from rounds.report.figures import evidence_chart
 
 PHANTOMS = 9000
-CLEAN, CLEAN_SHARE, CLEAN_MOST, CURE_SHARE = 1000, 0.36, 0.44, 0.68
 FOLLOW_S = 10.0
 PUMPED = 40
 T = TypeVar("T")
@@ -75,8 +74,7 @@ def first_champion(stage: Stage) -> None:
 def clean_traffic(stage: Stage) -> None:
     """Send held-out films from the same scanner; the watch looks after every chunk and should stay silent."""
     assert stage.world is not None
-    films = len(stage.world.stream)
-    wanted, alarms = int(max(films * CLEAN_SHARE, min(CLEAN, films * CLEAN_MOST))), 0
+    wanted, alarms = stage.world.changes_at, 0
     answers: list[Answer] = []
     while len(answers) < wanted:
         answers += stage.stream(min(CHUNK * 5, wanted - len(answers)))
@@ -102,9 +100,8 @@ def shifted_traffic(stage: Stage) -> None:
     stage.shift = world.choose_shift(stage.bundle, val)
     before, alarmed = stage.place, False
     answers: list[Answer] = []
-    last = int(len(stage.world.stream) * CURE_SHARE)
-    while not alarmed and stage.place < last:
-        answers += stage.stream(CHUNK, stage.shift)
+    while not alarmed and stage.place < stage.world.fresh_from:
+        answers += stage.stream(min(CHUNK, stage.world.fresh_from - stage.place), stage.shift)
         observed = stage.look()
         alarmed = any(f.kind == "drift" and f.alarm for f in observed.findings)
     drift = next(f for f in observed.findings if f.kind == "drift")
@@ -135,9 +132,8 @@ def cure(stage: Stage) -> None:
     assert stage.world is not None
     shifted: list[Answer] = []
     done: dict[str, Any] = {"decision": Act.HOLD, "why": "", "findings": []}
-    last = int(len(stage.world.stream) * CURE_SHARE)
-    while done["decision"] not in (Act.RECALIBRATE, Act.REFUSE) and stage.place < last:
-        shifted += stage.stream(CHUNK * 5, stage.shift)
+    while done["decision"] not in (Act.RECALIBRATE, Act.REFUSE) and stage.place < stage.world.fresh_from:
+        shifted += stage.stream(min(CHUNK * 5, stage.world.fresh_from - stage.place), stage.shift)
         stage.label_audited()
         done = _under_traffic(stage, lambda: conduct.watch_once(stage.ports))
     if done["decision"] in (Act.HOLD, Act.ASK_LABELS):
@@ -164,6 +160,7 @@ def candidates(stage: Stage) -> None:
     planted = build.train(stage.ports, *recipes.recipe(planted_data, stage.seed))
     better_data = recipes.learned(stage)
     better = build.train(stage.ports, *recipes.recipe(better_data, stage.seed, longer=True))
+    stage.place = stage.world.fresh_from
     fresh = stage.stream(stage.left * 6 // 7, stage.shift)
     stage.label_audited()
     stage.figures["cure"]["accuracy_after"] = accuracy(fresh)

@@ -23,8 +23,9 @@ from rounds.runtime.verdict import decide
 
 Pixels = npt.NDArray[np.uint8]
 STREAM_SHARE = 0.75
-# where the scanner changes, and where the candidates' fresh films begin, as shares of the stream
-PARTS = (0.36, 0.66)
+# the scanner changes after this share of the stream, or 1,000 films where that leaves enough; then come the candidates'
+# fresh films
+CLEAN, CLEAN_FILMS, CLEAN_MOST, CURED = 0.36, 1000, 0.44, 0.67
 FLIPPED = 0.15
 # severities are mild: gamma at most 1.4 (or its inverse), blur at most 1.5 pixels on a film of 64
 LADDER = (
@@ -52,13 +53,19 @@ class Shift:
 
 @dataclass(frozen=True)
 class World:
-    """`base` is what the first model's makers have; `stream` are the films that come later, one subject never in
-    both."""
+    """`base` is what the first model's makers have; `stream` are the films that come later, one subject never in both.
+
+    At `changes_at` in the stream the scanner changes, at `fresh_from` the candidates' fresh films begin; no subject
+    is in
+    two of these parts, so whoever learns from the films of one has seen nobody of the next.
+    """
 
     prepared: Prepared
     base: DatasetVersion
     pool: Films
     stream: tuple[int, ...]
+    changes_at: int
+    fresh_from: int
 
     def films(self, start: int, stop: int, shift: Shift | None = None) -> Iterator[Film]:
         """Stream films from one place to another, through the changed scanner where one is given."""
@@ -75,26 +82,29 @@ def make(ports: Ports, spec: DataSpec) -> World:
     order = {subject: hash01(spec.seed, subject) for subject in dict.fromkeys(rows.subjects)}
     later = [i for i, subject in zip(rows.index, rows.subjects, strict=True) if order[subject] < STREAM_SHARE]
     held = {int(i) for i in later}
-    shuffled = _by_part(later, rows, order, spec.seed)
+    stream, changes_at, fresh_from = _parted([int(i) for i in later], rows, order, spec.seed)
     base = _assembled(ports, pool, "films", (pool.film(i) for i in range(len(pool)) if i not in held))
-    return World(prepared, base, pool, shuffled)
+    return World(prepared, base, pool, stream, changes_at, fresh_from)
 
 
-def _by_part(films: Sequence[int], rows: Rows, order: Mapping[str, float], seed: int) -> tuple[int, ...]:
-    """The films shuffled within the parts of the stream, each subject in one part alone: who learns from the films of a
-    part has then seen nobody of the next."""
+def _parted(
+    films: Sequence[int], rows: Rows, order: Mapping[str, float], seed: int
+) -> tuple[tuple[int, ...], int, int]:
+    """The films shuffled within the three parts of the stream, whole subjects in each, and where the parts begin."""
     subject = dict(zip(rows.index.tolist(), rows.subjects, strict=True))
-    together = sorted((int(i) for i in films), key=lambda i: (order[subject[i]], subject[i], i))
+    clean = max(CLEAN, min(CLEAN_FILMS / max(1, len(films)), CLEAN_MOST))
     begun: dict[str, float] = {}
-    for place, i in enumerate(together):
-        begun.setdefault(subject[i], place / len(together))
-    part = {name: sum(share >= end for end in PARTS) for name, share in begun.items()}
-    return tuple(sorted(together, key=lambda i: (part[subject[i]], hash01(seed, "stream", i))))
+    for place, i in enumerate(sorted(films, key=lambda i: (order[subject[i]], subject[i], i))):
+        begun.setdefault(subject[i], place / len(films))
+    part = {i: sum(begun[subject[i]] >= end for end in (clean, CURED)) for i in films}
+    stream = tuple(sorted(films, key=lambda i: (part[i], hash01(seed, "stream", i))))
+    sizes = [sum(place == n for place in part.values()) for n in range(2)]
+    return stream, sizes[0], sizes[0] + sizes[1]
 
 
 def choose_shift(bundle: Bundle, films: Sequence[Film]) -> Shift:
-    """The mildest change of the ladder that costs the model 6 to 15 accuracy points on these films, else the
-    costliest."""
+    """The first change of the ladder that costs the model 6 to 15 accuracy points on these films, else the nearest to
+    it."""
     predictor = Predictor(bundle)
     y = np.array([bundle.classes.index(film.label) for film in films])
     decoded = [decode(film.data) for film in films]
