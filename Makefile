@@ -11,7 +11,7 @@ export ROUNDS_DATASETS ?= $(abspath ../shared/datasets)
 
 # uv reads none of pip's settings: hand them on where they are set; else let it choose torch's build for this machine
 UV := $(if $(PIP_CERT),SSL_CERT_FILE=$(PIP_CERT)) $(BIN)/uv
-TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend=auto)
+TORCH := $(if $(PIP_FIND_LINKS),$(foreach place,$(PIP_FIND_LINKS),--find-links $(place)),--torch-backend=auto)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check format lock simulate clean

@@ -30,9 +30,14 @@ def train(
     """Train a network, track it on MLflow, and pack it into a bundle."""
     from rounds.conf.resolve import resolve
     from rounds.faces.cli import opening
-    from rounds.loop import build
+    from rounds.loop import intake
 
     spec, export_spec = resolve([*(overrides or []), f"data={data}"])
+    with opening.ports() as ports:
+        # what names nothing is said before torch and MLflow load, which takes seconds
+        intake.find(ports, spec.data)
+    from rounds.loop import build
+
     with opening.tracked_ports() as ports:
         made = build.train(ports, spec, export_spec)
     say.answer(made, as_json, lambda: _trained(made))

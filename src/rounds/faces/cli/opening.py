@@ -1,4 +1,5 @@
-"""How a command opens its ports; nothing heavy is imported before a command needs it."""
+"""How a command opens its ports, and says which trainings were cut off; nothing heavy is imported before a command
+needs it."""
 
 from __future__ import annotations
 
@@ -12,16 +13,19 @@ from rounds.faces.cli import say
 @contextmanager
 def ports() -> Iterator[Ports]:
     """Open rows and blobs: all that serving, watching and deciding need."""
+    from rounds.train.resume import interrupted
     from rounds.wiring.serving import open_ports
     from rounds.wiring.settings import Settings
 
     with open_ports(Settings()) as opened:
+        for run in interrupted(opened.checkpoints):
+            say.note(f"rounds: {run}; no model came of it, and what was kept before is whole")
         yield opened
 
 
 @contextmanager
 def tracked_ports() -> Iterator[Ports]:
-    """Open the same with MLflow beside it, and say which earlier runs were cut off."""
+    """Open the same with MLflow beside it, where the runs that were cut off are closed."""
     from rounds.loop.build import interrupted
     from rounds.wiring.settings import Settings
     from rounds.wiring.training import open_ports

@@ -88,6 +88,8 @@ def page(path: Path, html: str) -> None:
     try:
         write_whole(path, html.encode())
     except OSError as error:
-        refused = Fault(error.strerror or str(error), str(path), "a folder with room to write", next="name another file")
+        refused = Fault(
+            error.strerror or str(error), str(path), "a folder with room to write", next="name another file"
+        )
         raise NotWritable(f"cannot write {path.name}", [refused]) from error
     note(f"rounds: page at {path}")
