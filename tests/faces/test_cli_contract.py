@@ -174,7 +174,7 @@ def test_the_rules_in_force_are_answered_group_by_group(life: dict[str, Said]) -
 def test_labels_are_taken_or_refused_by_row(life: dict[str, Said]) -> None:
     answer = life["label"].json
     assert answer["accepted"] == 40
-    assert answer["refused"] == [{"row": 41, "reason": "unknown prediction 'p_none'"}]
+    assert answer["refused"] == [{"row": 40, "reason": "unknown prediction 'p_none'"}]
 
 
 def test_an_answer_is_traced_to_its_bundle_run_data_code_and_image(life: dict[str, Said]) -> None:
@@ -208,9 +208,7 @@ def test_models_history_audit_and_costs_tell_what_was_done(life: dict[str, Said]
     assert models["champion"] == "v1"
     assert all({"version", "bundle", "since", "until"} <= set(version) for version in models["versions"])
     events = life["history"].json["events"]
-    assert all(
-        set(event) == {"seq", "id", "at", "kind", "who", "why", "evidence", "prev", "hash"} for event in events
-    )
+    assert all(set(event) == {"seq", "id", "at", "kind", "who", "why", "evidence", "prev", "hash"} for event in events)
     assert all(event["at"].endswith("Z") for event in events)
     assert life["audit"].json == {"entries": len(events), "ok": True, "first_broken": None}
     costs = life["costs"].json

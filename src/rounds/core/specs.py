@@ -75,7 +75,7 @@ class AugmentSpec:
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """The optimisation: group `train` of the configuration."""
+    """The optimisation: group `train` of the configuration; `batch` is the most, smaller where images are few."""
 
     epochs: int = 10
     batch: int = 128

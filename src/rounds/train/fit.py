@@ -27,6 +27,7 @@ from rounds.train.progress import Bar
 from rounds.train.record import Record, recorded
 
 _PREPARE_IMAGES = 2048
+_STEPS_AN_EPOCH, _FEWEST_A_BATCH = 20, 16
 
 
 def fit(spec: TrainSpec, dataset: DatasetVersion, *, runs: Runs | None, folder: Path, code: str = "") -> TrainedRun:
@@ -48,7 +49,7 @@ def fit(spec: TrainSpec, dataset: DatasetVersion, *, runs: Runs | None, folder: 
         torch.manual_seed(spec.seed)
         net = build(spec.model, channels=spec.imaging.channels, classes=classes, size=spec.imaging.size)
     generator = torch.Generator().manual_seed(spec.seed)
-    batches = TrainBatches(train, spec.train.batch, spec.augment, generator)
+    batches = TrainBatches(train, _batch(spec.train.batch, len(train.labels)), spec.augment, generator)
     steps = spec.train.epochs * len(batches)
     with _threads(spec.train.threads), _quiet(), recorded(spec, dataset, runs, folder, code) as record:
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -99,6 +100,11 @@ def _trainer(epochs: int, each_epoch: EachEpoch) -> Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def _batch(most: int, images: int) -> int:
+    """Smaller batches where images are few: an epoch of four steps teaches nothing."""
+    return min(most, max(_FEWEST_A_BATCH, images // _STEPS_AN_EPOCH))
 
 
 @contextmanager

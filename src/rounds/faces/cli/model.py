@@ -51,9 +51,13 @@ def export(
     """Pack a finished run into a bundle again."""
     from rounds.conf.resolve import resolve
     from rounds.faces.cli import opening
-    from rounds.loop import build
+    from rounds.registry.catalogue import Catalogue
 
     _, export_spec = resolve(overrides or [])
+    with opening.ports() as ports:
+        Catalogue.of(ports.events.read()).run(run)
+    from rounds.loop import build
+
     with opening.tracked_ports() as ports:
         made = build.export(ports, run, export_spec)
     say.answer(made, as_json, lambda: [f"{key:<8} {value}" for key, value in made.items()])
