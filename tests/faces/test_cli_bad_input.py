@@ -286,6 +286,15 @@ def test_no_command_prints_the_help_and_nothing_else(home: Path, command: tuple[
     assert said.out.startswith(f"Usage: {' '.join(['rounds', *command])} [OPTIONS] COMMAND [ARGS]...")
 
 
+def test_a_reader_that_has_gone_is_no_fault(home: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "rounds", "--home", str(home), "history", "--json"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_part_that_is_not_installed_is_named_with_what_to_install(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

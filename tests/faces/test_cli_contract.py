@@ -242,9 +242,23 @@ def test_predictions_go_to_the_screen_or_to_a_file_of_each_kind(life: dict[str, 
     assert {f"p_{name}" for name in NAMES} <= set(rows[0])
 
 
-@pytest.mark.parametrize("command", ["models", "history", "audit", "costs", "policy", "data stats digits"])
+@pytest.mark.parametrize(
+    "command", ["models", "history", "audit", "costs", "policy", "watch --once", "data stats digits"]
+)
 def test_without_json_people_read_lines(life: dict[str, Said], place: Path, command: str) -> None:
     said = rounds(place / "home", *command.split())
     assert (said.code, said.err) == (0, "")
     assert said.out.strip()
     assert not said.out.startswith("{")
+
+
+def test_without_json_a_measurement_and_predictions_are_tables(life: dict[str, Said], place: Path) -> None:
+    measured = rounds(place / "home", "evaluate", "champion", "--data", "others", "--out", place / "page.html")
+    assert measured.code == 0
+    assert "95 % interval" in measured.out
+    assert measured.err == f"rounds: page at {place / 'page.html'}\n"
+    assert (place / "page.html").read_text().startswith("<!doctype html>")
+    predicted = rounds(place / "home", "predict", place / "others" / "test" / "digit-3", place / "page.html")
+    assert predicted.code == 0
+    assert "refer to a person" in predicted.out.splitlines()[0]
+    assert predicted.out.splitlines()[-1].startswith(f"refused: {place / 'page.html'}: ")

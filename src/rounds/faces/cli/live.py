@@ -114,7 +114,10 @@ def demo(
 
 
 def _watched(done: dict[str, Any]) -> list[str]:
-    head = [f"{done['decision'].value}: {done['why']}", f"champion: {done['champion_before']} -> {done['champion_after']}"]
+    head = [
+        f"{done['decision'].value}: {done['why']}",
+        f"champion: {done['champion_before']} -> {done['champion_after']}",
+    ]
     rows = [
         [f["kind"], f["alarm"], f["n"], f["harm"], ", ".join(m["what"] for m in f["moved"])] for f in done["findings"]
     ]
