@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.bundles import shifted_threshold
 from tests.support.captured import CLASSES, Ward, dataset_in, kinds, packed
+from tests.support.workspace import opened
 
 from rounds.core.errors import GateRefused, LeakFound, Refused
 from rounds.core.ids import digest
 from rounds.core.records import Bundle, GateReport
+from rounds.core.specs import GateSpec
 from rounds.data.assemble import assemble
 from rounds.imaging.packed import Films
-from rounds.loop import gating, intake, measuring, tracing
+from rounds.loop import gating, intake, measuring, ruling, tracing
+from rounds.loop.ruling import Rules
 from rounds.registry import versions
 from rounds.registry.catalogue import Catalogue
 
@@ -57,6 +61,20 @@ def test_a_refusal_carries_every_reason_and_the_public_answer(ward: Ward) -> Non
     assert set(report) >= {"checks", "seconds", "alpha", "power", "candidate"}
     assert [check["name"] for check in report["checks"]] == ["latency", "power", "sealed_test"]
     assert champion(ward) == "v1"
+
+
+def test_a_refused_first_candidate_seals_no_test_set(tmp_path: Path) -> None:
+    with opened(tmp_path / "home") as ports:
+        small, large = dataset_in(ports, seed=3), dataset_in(ports, seed=4)
+        ruling.change(ports, Rules(gate=GateSpec(min_auc=0.999)))
+        with pytest.raises(GateRefused):
+            gating.promote(ports, packed(ports, small, bias=3.0).digest)
+        ruling.change(ports, Rules())
+        gating.promote(ports, packed(ports, large).digest)
+        assert [event.evidence["frozen"] for event in ports.events.read(kinds=("gated",))] == [
+            small.digest,
+            large.digest,
+        ]
 
 
 def test_an_overruled_promotion_is_marked_wherever_it_is_named(ward: Ward) -> None:

@@ -58,7 +58,7 @@ def write(path: Path, predictions: Sequence[Mapping[str, Any]]) -> None:
     NotWritable."""
     check_format(path)
     if path.suffix == ".jsonl":
-        data = "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in predictions).encode()
+        data = "".join(json.dumps(p) + "\n" for p in predictions).encode()
     else:
         data = (_csv if path.suffix == ".csv" else _parquet)([_flat(p) for p in predictions])
     try:
@@ -91,7 +91,7 @@ def _answer(
             pixels.append(to_pixels(_read(file, limits), bundle.imaging, limits))
             taken.append(file)
         except BadImage as error:
-            refused.append({"path": str(file), "reason": error.message})
+            refused.append({"path": str(file), "reason": "; ".join([error.message, *map(str, error.faults)])})
         except OSError as error:
             refused.append({"path": str(file), "reason": f"cannot be read: {error.strerror or error}"})
     if not taken:
@@ -136,7 +136,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["id"])
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="surrogateescape")
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -55,7 +55,9 @@ def promote(
     champion = Catalogue.of(ports.events.read()).champion
     if champion is not None and champion.bundle == bundle.digest:
         fault = Fault("it serves already", champion.version, "another bundle", "the champion", "nothing is to be done")
-        raise GateRefused(f"{champion.version} is the champion", [fault])
+        still = {"version": champion.version, "from": champion.version, "to": champion.version, "passed": False}
+        report = {**still, "checks": [], "seconds": time.perf_counter() - begun}
+        raise GateRefused(f"{champion.version} is the champion", [fault], report=report)
     judged = judge(ports, bundle, data=data, who=who)
     if not judged.report.passed and not overrule:
         raise refusal(judged, time.perf_counter() - begun)
@@ -73,8 +75,10 @@ def judge(
 ) -> Judged:
     """Run the gate on a bundle against the champion and store its record.
 
-    The frozen test set is the one of the last gate record, or `data`, or that of the bundle's own data set. `fresh` are
-    audited films that the bundle's makers have not seen; by default those that were predicted after it was packed. One
+    The frozen test set is `data`, or once there is a champion the one of the last gate record, or that of the
+    bundle's own
+    data set: before the first champion nothing is sealed. `fresh` are audited films that the bundle's makers have not
+    seen; by default those that were predicted after it was packed. One
     candidate is judged at a time, so that no two spend the same level.
 
     Raises LeakFound where the bundle was made from films or subjects of the frozen test set, GateRefused where its
@@ -83,7 +87,8 @@ def judge(
     with turn(ports.home, "gate"):
         version = versions.register(ports.events, bundle, why=f"{bundle.variant} bundle", who=who)
         catalogue, rules = Catalogue.of(ports.events.read()), ruling.in_force(ports).gate
-        frozen = intake.find(ports, data or catalogue.frozen or bundle.parents.data)
+        sealed = catalogue.frozen if catalogue.champion else None
+        frozen = intake.find(ports, data or sealed or bundle.parents.data)
         _sealed_from(ports, bundle, frozen)
         report = _run(ports, catalogue, bundle, frozen, fresh, rules)
         why = "passed" if report.passed else "; ".join(f"{c.name}: {c.note}" for c in report.checks if not c.passed)

@@ -219,7 +219,7 @@ def trace_and_audit(stage: Stage) -> None:
 
 
 def _rules() -> Rules:
-    monitor = MonitorSpec(audit_share=0.7, risk_horizon=2000, risk_tolerance=0.02, maturity_s=86_400.0)
+    monitor = MonitorSpec(audit_share=0.8, risk_horizon=2000, risk_tolerance=0.02, maturity_s=86_400.0)
     return Rules(GateSpec(), monitor, PolicySpec(cooldown_s=0.0, labels_to_recalibrate=80, labels_to_prove=80))
 
 
