@@ -267,6 +267,10 @@ class Decision:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
+# what the first event of a log is chained to
+GENESIS = "0" * 64
+
+
 @dataclass(frozen=True)
 class Event:
     """One line of the append-only log; `hash` covers every other field and the hash before it."""

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rounds.core.errors import DamagedData
-from rounds.core.records import Event
+from rounds.core.records import GENESIS, Event
 from rounds.registry.catalogue import Catalogue
-
-FIRST = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def audit(events: Iterable[Event]) -> Audit:
 
 def _break(known: Sequence[Event]) -> int | None:
     """The place of the first entry whose number, link or hash does not hold."""
-    prev = FIRST
+    prev = GENESIS
     for place, event in enumerate(known):
         if event.seq != place + 1 or event.prev != prev or not _own(event):
             return place

@@ -13,8 +13,8 @@ from rounds.core.errors import Fault, OurFault, UnknownId
 from rounds.core.ids import canonical
 from rounds.core.ids import digest as digest_of
 from rounds.core.ports import Clock, Ports
-from rounds.core.records import Captured, Cost, Event, Label
-from rounds.stores.rows_chain import GENESIS, chained, utc_now
+from rounds.core.records import GENESIS, Captured, Cost, Event, Label
+from rounds.stores.rows_chain import chained, utc_now
 
 
 class MemoryBlobs:

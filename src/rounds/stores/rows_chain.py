@@ -11,8 +11,6 @@ from typing import Any
 from rounds.core.ids import canonical, new_id
 from rounds.core.records import Event
 
-GENESIS = "0" * 64
-
 
 def utc_now() -> datetime:
     """The time of the machine, in UTC."""

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from rounds.core.ids import canonical, from_rfc3339, rfc3339
 from rounds.core.ports import Clock
-from rounds.core.records import Event
-from rounds.stores.rows_chain import GENESIS, chained
+from rounds.core.records import GENESIS, Event
+from rounds.stores.rows_chain import chained
 from rounds.stores.rows_engine import Database
 from rounds.stores.rows_schema import events, heads
 

@@ -45,7 +45,7 @@ class Shift:
 
     def __call__(self, film: Film) -> Film:
         """The film as the changed scanner would have taken it."""
-        return replace(film, data=encode_png(_corrupted(film.data, self.kind, self.severity)))
+        return replace(film, data=encode_png(_changed(decode(film.data), self.kind, self.severity)))
 
     def __str__(self) -> str:
         return f"{self.kind} {self.severity:g}"
@@ -56,8 +56,7 @@ class World:
     """`base` is what the first model's makers have; `stream` are the films that come later, one subject never in both.
 
     At `changes_at` in the stream the scanner changes, at `fresh_from` the candidates' fresh films begin; no subject
-    is in
-    two of these parts, so whoever learns from the films of one has seen nobody of the next.
+    is in two of these parts, so whoever learns from the films of one has seen nobody of the next.
     """
 
     prepared: Prepared
@@ -149,10 +148,6 @@ def _accuracy(
 ) -> float:
     label, _ = decide(predictor.bundle.calibration, predictor.answer(np.stack(pixels)).logits)
     return float(np.mean(label == y))
-
-
-def _corrupted(data: bytes, kind: str, severity: float) -> Pixels:
-    return _changed(decode(data), kind, severity)
 
 
 def _changed(pixels: Pixels, kind: str, severity: float) -> Pixels:
