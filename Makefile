@@ -53,11 +53,13 @@ format: $(READY)  ## put the code in order
 simulate: $(READY)  ## measured error rates beside the stated ones
 	$(BIN)/python -m rounds.stats.simulate
 
+# timm stays out: it pulls a torchvision that fits only the registry's own torch
+EXTRAS := train ray cloud wandb pretrained dicom evidently bento dev
 COMPILE = env -u UV_FIND_LINKS $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 lock: $(READY)  ## resolve again: everything (requirements.lock), what serves, and what developers install
-	$(COMPILE) --upgrade --all-extras pyproject.toml -o requirements.lock
+	$(COMPILE) --upgrade $(addprefix --extra ,$(EXTRAS)) pyproject.toml -o requirements.lock
 	$(COMPILE) -c requirements.lock pyproject.toml -o requirements.txt
-	$(COMPILE) -c requirements.lock --extra train --extra dev pyproject.toml -o requirements-dev.txt
+	$(COMPILE) -c requirements.lock $(addprefix --extra ,$(filter-out evidently,$(EXTRAS))) pyproject.toml -o requirements-dev.txt
 	@# CUDA's packages come with the torch build of the machine, or not at all: naming them would force them on everybody
 	sed -i -E '/^(nvidia|cuda|triton)[a-z0-9-]*==/d' requirements-dev.txt
 
