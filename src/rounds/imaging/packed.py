@@ -57,13 +57,14 @@ _THREADS = 4
 @dataclass(frozen=True)
 class Rows:
     """Films of a split, aligned: `index` int64 (n,) into the data set and `Films.pixels`, `labels` int64 (n,) into the
-    classes."""
+    classes, and what the source said of each beside its class."""
 
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
     subjects: list[str]
     digests: list[str]
     names: list[str]
+    attributes: list[dict[str, str]]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -112,6 +113,7 @@ class Films:
             subjects=[self._rows[index].subject for index in picked],
             digests=[self._rows[index].digest for index in picked],
             names=[self._rows[index].name for index in picked],
+            attributes=[attributes_of(self._rows[index]) for index in picked],
         )
 
     def pixels(self, spec: ImagingSpec) -> NDArray[np.uint8]:
