@@ -101,11 +101,6 @@ def test_the_same_bundle_keeps_its_number_and_a_new_one_gets_the_next(events: Ev
     assert named == ["v1", "v2", "v1"]
 
 
-def test_a_bundle_from_a_folder_is_known_from_then_on(events: EventLog, tmp_path: Path) -> None:
-    versions.register(events, bundle("a", tmp_path), why="", who="test")
-    assert Catalogue.of(events.read()).bundle("latest").path == str(tmp_path / ("a" * 64))
-
-
 def test_bundles_that_are_registered_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
     rows = open_rows(f"sqlite:///{tmp_path / 'rows.db'}")
     found: list[ModelVersion] = []

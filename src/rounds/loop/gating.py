@@ -14,7 +14,7 @@ from rounds.core.ports import Ports
 from rounds.core.records import Bundle, Captured, DatasetVersion, GateReport, ModelVersion
 from rounds.core.specs import GateSpec
 from rounds.imaging.packed import Films
-from rounds.loop import intake, measuring, ruling
+from rounds.loop import exchange, intake, measuring, ruling
 from rounds.loop.turns import turn
 from rounds.registry import versions
 from rounds.registry.catalogue import BundleEntry, Catalogue
@@ -38,7 +38,7 @@ class Judged:
 
 def register(ports: Ports, ref: str, who: str = "operator") -> dict[str, Any]:
     """Give a bundle a version number; the same bundle keeps its number."""
-    bundle = measuring.open_bundle(ports, ref)
+    bundle = exchange.take_bundle(ports, measuring.open_bundle(ports, ref), who)
     version = versions.register(ports.events, bundle, why=f"{bundle.variant} bundle", who=who)
     return {"version": version.version, "bundle": bundle.digest}
 
@@ -85,6 +85,7 @@ def judge(
     classes are not the champion's.
     """
     with turn(ports.home, "gate"):
+        bundle = exchange.take_bundle(ports, bundle, who)
         version = versions.register(ports.events, bundle, why=f"{bundle.variant} bundle", who=who)
         catalogue, rules = Catalogue.of(ports.events.read()), ruling.in_force(ports).gate
         sealed = catalogue.frozen if catalogue.champion else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rounds.core.ports import Ports
@@ -12,6 +13,7 @@ from rounds.costs.meter import metered
 from rounds.data import prepare as preparing
 from rounds.data import statistics as describing
 from rounds.imaging.packed import open_dataset
+from rounds.loop import exchange
 from rounds.registry.catalogue import Catalogue
 
 Progress = Callable[[int, int], None]
@@ -35,9 +37,15 @@ def enter(ports: Ports, dataset: DatasetVersion, *, why: str, who: str = "prepar
 
 
 def find(ports: Ports, ref: str) -> DatasetVersion:
-    """The data set that NAME, NAME@DIGEST, a digest, a unique prefix or `latest` names; UnknownId, DamagedData."""
-    found = Catalogue.of(ports.events.read()).dataset(ref)
-    return open_dataset(ports.home / found.path)
+    """The data set that NAME, NAME@DIGEST, a digest, a unique prefix, `latest` or its folder names; one that lies
+    outside is brought into the workspace. UnknownId, DamagedData."""
+    known = Catalogue.of(ports.events.read())
+    if not exchange.is_dataset(Path(ref)):
+        return open_dataset(ports.home / known.dataset(ref).path)
+    dataset = exchange.take_dataset(ports, Path(ref))
+    if all(entry.digest != dataset.digest for entry in known.datasets):
+        enter(ports, dataset, why=f"a folder with {sum(dataset.splits.values())} films", who="import")
+    return dataset
 
 
 def statistics(ports: Ports, ref: str) -> dict[str, Any]:

@@ -18,15 +18,6 @@ def register(events: EventLog, bundle: Bundle, *, why: str, who: str) -> ModelVe
     for version in catalogue.versions:
         if version.bundle == bundle.digest:
             return version
-    if all(entry.bundle != bundle.digest for entry in catalogue.bundles):
-        # a bundle that was brought along in a folder: from now on the log knows where it lies
-        facts: dict[str, str | None] = {
-            "bundle": bundle.digest,
-            "path": str(bundle.path.absolute()),
-            "run": bundle.parents.run,
-        }
-        facts |= {"data": bundle.parents.data, "parent": bundle.parents.bundle}
-        events.append("imported", who=who, why="registered from a folder", evidence=facts)
     name = f"v{len(catalogue.versions) + 1}"
     events.append("registered", who=who, why=why, evidence={"version": name, "bundle": bundle.digest})
     return register(events, bundle, why=why, who=who)
