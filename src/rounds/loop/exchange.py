@@ -55,6 +55,11 @@ def take_dataset(ports: Ports, path: Path) -> DatasetVersion:
     return open_dataset(place)
 
 
+def find_run(ports: Ports, ref: str) -> str:
+    """The id of the run that an id, a unique prefix, `latest`, `champion` or a folder names; UnknownId, DamagedData."""
+    return take_run(ports, Path(ref)) if Path(ref).is_dir() else Catalogue.of(ports.events.read()).run(ref).run
+
+
 def take_run(ports: Ports, path: Path) -> str:
     """Bring a run that lies in a folder into the workspace and the log; its id. UnknownId, DamagedData."""
     try:
