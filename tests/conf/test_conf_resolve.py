@@ -12,7 +12,7 @@ import pytest
 from rounds.conf.bounds import BOUNDS
 from rounds.conf.experiments import EXPERIMENTS
 from rounds.conf.groups import OPTIONS, Deciding, Training
-from rounds.conf.resolve import policy, resolve
+from rounds.conf.resolve import policy, resolve, tracking
 from rounds.conf.thaw import kinds
 from rounds.core.errors import BadOverride
 from rounds.core.specs import (
@@ -27,6 +27,7 @@ from rounds.core.specs import (
     MonitorSpec,
     PolicySpec,
     ServeSpec,
+    TrackingSpec,
     TrainSpec,
 )
 
@@ -61,6 +62,14 @@ def test_overrides_of_every_group_and_type_reach_their_spec():
         train=LoopSpec(epochs=5, lr=0.001),
     )
     assert export == ExportSpec(alpha=0.05)
+
+
+def test_where_a_run_is_entered_is_asked_for_beside_what_is_trained():
+    assert tracking([]) == TrackingSpec()
+    assert tracking(["tracking=both", "tracking.project=lungs", "seed=3"]) == TrackingSpec("both", project="lungs")
+    assert resolve(["tracking=none"]) == (TrainSpec(), ExportSpec())
+    with pytest.raises(BadOverride, match=r"tracking=mlfow: no such option; .*Did you mean mlflow\?"):
+        tracking(["tracking=mlfow"])
 
 
 def test_what_comes_out_is_the_frozen_spec_itself():
@@ -102,7 +111,7 @@ def test_every_experiment_resolves_and_says_more_than_the_defaults(name):
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in OPTIONS.items() for o in options])
 def test_every_option_of_every_group_resolves_to_its_spec(group, option):
     found = resolve if group in {part.name for part in fields(Training)} else policy
-    specs = found([f"{group}={option}"])
+    specs = [*found([f"{group}={option}"]), tracking([f"tracking={option}"] if group == "tracking" else [])]
     assert OPTIONS[group][option] in [*specs, *(getattr(specs[0], part.name) for part in fields(specs[0]))]
 
 

@@ -62,6 +62,8 @@ def test_class_folders_are_cut_into_four_splits(tmp_path: Path) -> None:
         "taken": 200,
         "refused": [],
         "leaks": [],
+        "by_class": by_split(done),
+        "repaired": [],
         "subjects_known": False,
         "notes": [
             "one image = one subject: no subject expression was given",
@@ -114,6 +116,14 @@ def test_a_source_without_train_stays_as_it_is(tmp_path: Path, given: tuple[str,
     done = made(write(tmp_path / "in", files), tmp_path)
     assert done.dataset.splits == dict.fromkeys(given, 6)
     assert done.dataset.notes[1] == f"the source brings {' and '.join(given)} only, kept as it is"
+
+
+def test_a_source_too_small_for_any_split_becomes_test(tmp_path: Path) -> None:
+    done = made(write(tmp_path / "in", folders(3)), tmp_path)
+    assert done.dataset.splits == {"test": 6}
+    assert done.dataset.notes[1] == (
+        "no class has films enough to cut splits from: kept whole as test, to be measured or scored"
+    )
 
 
 def test_a_split_with_no_share_is_not_cut(tmp_path: Path) -> None:
@@ -199,7 +209,7 @@ def test_what_is_not_an_image_is_listed_as_refused(tmp_path: Path) -> None:
         "sick/large.png",
     ]
     reasons = dict(done.refused)
-    assert reasons["normal/notes.png"].startswith("not an image we take; expected a PNG or JPEG")
+    assert reasons["normal/notes.png"].startswith("not an image we take; expected a PNG, JPEG, TIFF")
     assert "got text that begins 'hello, I am a text'" in reasons["normal/notes.png"]
     assert reasons["normal/wide.png"].startswith("the image is too large; expected at most 1,000 pixels")
     assert "ends early" in reasons["sick/cut.png"]
@@ -253,7 +263,7 @@ def test_labels_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     assert str(raised.value) == (
         f"cannot make a data set of {source}\n"
         "  normal/3.png and sick/same.png: the same image carries two labels; expected one label an image; got normal "
-        "and sick. Correct one of them, or leave both out"
+        "and sick. Correct one of them, or leave both out: --repair does"
     )
 
 
@@ -295,7 +305,7 @@ def test_duplicates_across_given_splits_are_a_leak_and_each_pair_is_named(tmp_pa
     assert lines[0] == f"2 leaks between the splits of {source}"
     assert lines[1] == (
         "  test/normal/x.png and train/normal/1.png: the same image in two splits; expected each in one split; got "
-        "test and train. Leave one of them out of the source"
+        "test and train. Leave one of them out of the source: --repair does"
     )
     assert raised.value.public()["leaks"] == [list(pair) for pair in raised.value.leaks]
     assert not list((tmp_path / "datasets").iterdir())

@@ -299,13 +299,33 @@ def test_a_header_that_claims_gigabytes_is_refused_unread(tmp_path: Path) -> Non
     [
         ("", "no such file or folder"),
         ("nowhere/at/all", "no such file or folder"),
-        ("s3://bucket/films", "this kind of address is not taken yet"),
+        ("dicom/films", "no such file or folder"),
     ],
 )
 def test_sources_that_are_not_there_are_refused(source: str, what: str) -> None:
     with pytest.raises(BadSource, match=f"{what}; expected a folder, one of .tar, .tar.gz") as raised:
         open_source(source)
     assert raised.value.exit_code == 2
+
+
+def test_an_address_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(BadSource, match=r"no such kind of address; expected a path, or an address such as s3://"):
+        open_source("nosuch://bucket/films")
+
+
+@pytest.mark.parametrize(
+    ("source", "labels", "what"),
+    [
+        ("dicom:nowhere", None, "nowhere: no such folder; expected a folder of DICOM files"),
+        ("dicom:s3://films/tree", None, "no such folder; .* Copy it to a folder of this machine first"),
+        ("dicom:IN", "nowhere.csv", "nowhere.csv: no such table of labels; expected one of .csv, .tsv, .parquet"),
+        ("IN", "labels.csv", "labels are for DICOM films; .* Give the table itself as the source, with this folder"),
+    ],
+)
+def test_labels_belong_to_a_folder_of_dicom_files(tmp_path: Path, source: str, labels: str | None, what: str) -> None:
+    root = written(tmp_path / "in", FILES)
+    with pytest.raises(BadSource, match=what), open_source(source.replace("IN", str(root)), DataSpec(labels=labels)):
+        pass
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

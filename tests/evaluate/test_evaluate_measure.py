@@ -46,11 +46,13 @@ def test_a_film_is_measured_as_it_would_be_served(made: Bundle, dataset: Dataset
 def test_the_report_holds_the_metrics_of_the_contract_with_intervals(made: Bundle, dataset: DatasetVersion) -> None:
     report, found = measure(made, dataset), score(made, dataset)
     told = json.loads(canonical(report.public()))
-    assert list(report.public()) == ["bundle", "data", "split", "n", "classes", "threshold", "metrics", "confusion"]
+    assert list(report.public()) == [
+        "bundle", "data", "split", "n", "classes", "threshold", "metrics", "confusion", "slices",
+    ]  # fmt: skip
     assert (told["bundle"], told["data"], told["split"], told["n"]) == (made.digest, dataset.digest, "test", 200)
     assert (told["classes"], told["threshold"]) == (["normal", "opacity"], 0.5)
     assert list(report.metrics) == [
-        "auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1", "brier", "ece",
+        "auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1", "brier", "ece", "average_precision",
     ]  # fmt: skip
     assert report.metrics["auc"].value == pytest.approx(sk.roc_auc_score(found.y, found.probabilities[:, 1]), abs=1e-9)
     assert report.metrics["accuracy"].value == pytest.approx((found.label == found.y).mean(), abs=1e-9)
@@ -67,7 +69,7 @@ def test_more_classes_are_measured_one_against_the_rest_without_a_threshold(tmp_
     bundle = tiny_bundle(tmp_path / "bundles", classes=names)
     report = measure(bundle, tiny_dataset(tmp_path / "data", classes=names, splits={"test": 150}))
     assert report.threshold is None
-    assert list(report.metrics) == ["auc", "accuracy", "balanced_accuracy", "f1", "brier", "ece"]
+    assert list(report.metrics) == ["auc", "accuracy", "balanced_accuracy", "f1", "brier", "ece", "average_precision"]
     assert [curve["class"] for curve in report.curves["roc"]] == ["a", "b", "c"]
     assert report.curves["operating"] is None
     json.loads(canonical(report.curves))

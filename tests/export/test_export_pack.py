@@ -14,8 +14,9 @@ from tests.support.datasets import tiny_dataset
 from rounds.core.errors import BadSource, OurFault
 from rounds.core.records import Bundle, DatasetVersion, Parents, TrainedRun
 from rounds.core.specs import AugmentSpec, ExportSpec, ImagingSpec, ModelSpec, TrainSpec
+from rounds.export.calibrated import one_film_a_subject
 from rounds.export.graph import Mirrored, check_parity, to_onnx
-from rounds.export.pack import one_film_a_subject, pack
+from rounds.export.pack import pack
 from rounds.imaging.packed import Films
 from rounds.nets.names import build
 from rounds.nets.weights import load_weights, save_weights

@@ -18,7 +18,7 @@ from tests.support.workspace import opened
 from rounds.imaging.fit import encode_png
 
 NAMES = [f"digit-{i}" for i in range(10)]
-METRICS = {"auc", "accuracy", "balanced_accuracy", "f1", "brier", "ece"}
+METRICS = {"auc", "accuracy", "balanced_accuracy", "f1", "brier", "ece", "average_precision"}
 PREDICTION = {"id", "path", "class", "probabilities", "set", "refer", "reason", "ood", "version", "bundle", "ms"}
 GATED = {"version", "from", "to", "passed", "checks", "seconds"}
 ERROR = {"kind", "message", "faults"}
@@ -127,7 +127,7 @@ def test_measuring_answers_the_same_keys_for_a_bundle_named_in_any_way(
     life: dict[str, Said], name: str, split: str, data: str
 ) -> None:
     answer = life[name].json
-    keys = {"bundle", "data", "split", "n", "classes", "threshold", "metrics", "confusion"}
+    keys = {"bundle", "data", "split", "n", "classes", "threshold", "metrics", "confusion", "slices"}
     assert set(answer) == keys
     assert set(answer["metrics"]) == METRICS
     assert all(set(metric) == {"value", "low", "high"} for metric in answer["metrics"].values())

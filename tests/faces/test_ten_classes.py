@@ -55,7 +55,8 @@ def test_ten_classes_are_prepared_trained_served_and_predicted_with_no_change_of
     assert measured["bundle"] == trained["bundle"]
     assert measured["threshold"] is None
     assert isinstance(measured["metrics"], dict)
-    assert set(measured["metrics"]) == {"auc", "accuracy", "balanced_accuracy", "f1", "brier", "ece"}
+    names = {"auc", "accuracy", "balanced_accuracy", "f1", "brier", "ece", "average_precision"}
+    assert set(measured["metrics"]) == names
     assert measured["metrics"]["accuracy"]["value"] > 0.6
     rounds(home, "promote", "latest")
     film = next((clothes / "boot").iterdir())

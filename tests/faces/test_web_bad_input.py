@@ -60,7 +60,7 @@ def test_an_empty_body_is_400(served: Served) -> None:
         "detail": "the image cannot be read",
         "what": "the file is empty",
         "where": "",
-        "expected": "a PNG or JPEG image of 8 bits a channel",
+        "expected": "a PNG, JPEG, TIFF or DICOM image of at most 16 bits a channel",
         "got": "0 bytes",
         "next": "export or copy the file again",
     }

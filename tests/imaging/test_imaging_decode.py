@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rounds.core.errors import BadImage
 from rounds.core.specs import Limits
 from rounds.imaging.decode import decode
 
-_TAKEN = "expected a PNG or JPEG image of 8 bits a channel"
+_TAKEN = "expected a PNG, JPEG, TIFF or DICOM image of at most 16 bits a channel"
 _CONVERT = "Save it as an 8-bit PNG or JPEG"
 _AGAIN = "Export or copy the file again"
 
@@ -52,9 +52,9 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _png_by_hand(width: int, height: int, bits: int, colour: int, rows: bytes = b"") -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+def _png_by_hand(width: int, height: int, bits: int, colour: int, rows: bytes = b"", extra: bytes = b"") -> bytes:
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)) + extra
+    return b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
 
 
 def _jpeg_by_hand(marker: int, bits: int = 8) -> bytes:
@@ -106,25 +106,15 @@ _REFUSED = {
         415,
         f"the image is not taken\n  not an image we take; {_TAKEN}; got a WebP. {_CONVERT}",
     ),
-    "DICOM": (
-        bytes(128) + b"DICM" + bytes(8),
+    "BigTIFF": (
+        b"II+\0" + bytes(12),
         415,
-        f"the image is not taken\n  not an image we take; {_TAKEN}; got a DICOM file. {_CONVERT}",
+        f"the image is not taken\n  not an image we take; {_TAKEN}; got a BigTIFF. {_CONVERT}",
     ),
     "HEIF": (
         b"\0\0\0\x18ftypheic" + bytes(12),
         415,
         f"the image is not taken\n  not an image we take; {_TAKEN}; got a HEIF, AVIF or video file. {_CONVERT}",
-    ),
-    "16-bit gray PNG": (
-        _png(_ramp().astype(np.uint16) * 257),
-        415,
-        f"the image is not taken\n  16-bit pixels are not taken; {_TAKEN}; got a 16-bit gray PNG. {_CONVERT}",
-    ),
-    "16-bit RGB PNG": (
-        _png_by_hand(4, 4, 16, 2),
-        415,
-        f"the image is not taken\n  16-bit pixels are not taken; {_TAKEN}; got a 16-bit RGB PNG. {_CONVERT}",
     ),
     "12-bit JPEG": (
         _jpeg_by_hand(0xC1, bits=12),
@@ -189,9 +179,10 @@ def test_a_file_over_the_byte_limit_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("colour", [0, 2, 3, 6])
-def test_a_header_of_50000_by_50000_is_refused_without_allocating(colour: int) -> None:
-    data = _png_by_hand(50_000, 50_000, 8, colour)
+def test_a_header_of_50000_by_50000_is_refused_without_allocating(colour: int, bits: int) -> None:
+    data = _png_by_hand(50_000, 50_000, bits, colour)
     tracemalloc.start()
     answer = _refusal(data)
     _, peak = tracemalloc.get_traced_memory()
@@ -268,14 +259,91 @@ def test_a_cmyk_jpeg_comes_out_in_its_colours() -> None:
     assert np.abs(found.astype(int) - wanted).mean() < 4
 
 
-@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 3), (8, 1)])
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_exif_orientation_is_honoured(form: str, orientation: int, turns: int) -> None:
+@pytest.mark.parametrize("marker", [True, False])
+def test_the_inks_of_a_cmyk_jpeg_are_inverted_only_where_adobes_marker_says_so(marker: bool) -> None:
+    inks = np.zeros((16, 16, 4), dtype=np.uint8)
+    inks[..., 0], inks[..., 3] = 255, 51
+    data = _saved(Image.fromarray(inks, "CMYK"), "JPEG", quality=98)
+    at = data.index(b"\xff\xee\0\x0eAdobe")
+    plain = data[:at] + data[at + 16 :]
+    found = decode(data if marker else plain)[8, 8].astype(int)
+    # full cyan and a fifth of black, or none of cyan, all magenta and yellow, and four fifths of black
+    wanted = (0, 204, 204) if marker else (51, 0, 0)
+    assert np.abs(found - wanted).max() <= 2
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """What Pillow makes of an orientation, the reference."""
+    image = Image.fromarray(pixels)
+    image.getexif()[0x0112] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "16-bit PNG", "CMYK", "palette", "TIFF"])
+def test_orientation_is_honoured_in_every_format_that_has_it(form: str, orientation: int) -> None:
+    image = {
+        "16-bit PNG": lambda: Image.fromarray(_ramp().astype(np.uint16) * 257),
+        "CMYK": lambda: Image.fromarray(_colours()).convert("CMYK"),
+        "palette": lambda: Image.fromarray(_colours()).quantize(16),
+    }.get(form, lambda: Image.fromarray(_ramp()))()
+    kind = {"16-bit PNG": "PNG", "CMYK": "JPEG", "palette": "PNG"}.get(form, form)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = decode(_saved(Image.fromarray(_ramp()), form))
-    turned = decode(_saved(Image.fromarray(_ramp()), form, exif=exif))
-    np.testing.assert_array_equal(turned, np.rot90(upright, turns))
+    upright = decode(_saved(image, kind))
+    np.testing.assert_array_equal(decode(_saved(image, kind, exif=exif)), _turned(upright, orientation))
+
+
+def test_a_block_of_exif_that_would_cost_much_is_not_parsed() -> None:
+    entries = b"".join(struct.pack(">HHII", 1000 + number, 7, 60_000, 8) for number in range(4000))
+    body = b"MM\0*\0\0\0\x08" + struct.pack(">H", 4000) + entries
+    exif = b"Exif\0\0" + body.ljust(62_000, b"x")
+    plain = _saved(Image.fromarray(_colours()).convert("CMYK"), "JPEG")
+    data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    tracemalloc.start()
+    found = decode(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, decode(plain))
+    assert peak < 1_000_000
+
+
+_DEEP = np.random.default_rng(7).integers(0, 65_536, (24, 40)).astype(np.uint16)
+
+
+def test_a_16_bit_gray_png_becomes_8_bits_by_its_full_range() -> None:
+    np.testing.assert_array_equal(decode(_png(_DEEP)), np.rint(_DEEP / 257))
+
+
+def test_a_16_bit_rgb_png_with_and_without_alpha_becomes_8_bits_by_its_full_range() -> None:
+    colours = np.stack([_DEEP, _DEEP[::-1], 65_535 - _DEEP], axis=-1)
+    np.testing.assert_array_equal(decode(_deep_png(colours, 2)), np.rint(colours / 257))
+    clear = np.zeros_like(colours[..., :1])
+    np.testing.assert_array_equal(
+        decode(_deep_png(np.concatenate([colours, clear + 65_535], 2), 6)), np.rint(colours / 257)
+    )
+    assert not decode(_deep_png(np.concatenate([colours, clear], 2), 6)).any()
+    gray = np.stack([_DEEP, np.full_like(_DEEP, 65_535)], axis=-1)
+    np.testing.assert_array_equal(decode(_deep_png(gray, 4)), np.rint(_DEEP / 257))
+
+
+def test_significant_bits_that_a_16_bit_png_declares_are_its_range() -> None:
+    twelve = _DEEP >> 4
+    # as the specification asks: scaled up, the low bits filled with the high ones
+    scaled = (twelve << 4) | (twelve >> 8)
+    data = _deep_png(scaled[..., None], 0, _chunk(b"sBIT", b"\x0c"))
+    np.testing.assert_array_equal(decode(data), np.rint(twelve * (255 / 4095)))
+
+
+def test_the_transparent_gray_of_a_16_bit_png_comes_out_black() -> None:
+    data = _deep_png(_DEEP[..., None], 0, _chunk(b"tRNS", struct.pack(">H", _DEEP[3, 4])))
+    np.testing.assert_array_equal(decode(data), np.rint(np.where(_DEEP[3, 4] == _DEEP, 0, _DEEP) / 257))
+
+
+def _deep_png(samples: NDArray[np.uint16], colour: int, extra: bytes = b"") -> bytes:
+    high, wide = samples.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    return _png_by_hand(wide, high, 16, colour, rows, extra)
 
 
 def test_the_first_of_several_pictures_in_a_jpeg_is_the_image() -> None:

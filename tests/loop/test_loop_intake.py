@@ -58,7 +58,7 @@ def test_an_unknown_or_damaged_data_set_is_named(home: Path) -> None:
 
 
 def test_an_evaluation_is_kept_and_tied_to_its_bundle(ward: Ward) -> None:
-    bundle, report = measuring.evaluate(ward.ports, "champion", "tiny")
+    bundle, report, _ = measuring.evaluate(ward.ports, "champion", "tiny")
     (event,) = ward.ports.events.read(kinds=("evaluated",))
     assert (report.split, report.n) == ("test", 200)
     assert (event.evidence["bundle"], event.evidence["split"]) == (bundle.digest, "test")

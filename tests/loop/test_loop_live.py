@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.support.bundles import tiny_films
+from tests.support.dicoms import dicom
 from tests.support.workspace import films_as_png, opened, promote
 
 from rounds.core.errors import BadImage, Fault, NotWritable, StoreAway, WorldFault
@@ -92,6 +93,19 @@ def test_a_large_film_is_decoded_beside_the_batch_thread_with_the_same_answer(ho
     assert row is not None
     assert answer.probabilities.keys() == {"normal", "opacity"}
     assert isinstance(small, BadImage)
+
+
+def test_of_a_dicom_film_only_its_pixels_are_kept(home: Path) -> None:
+    promote(home)
+    pixels = tiny_films(1)[0, 0]
+    film = dicom(pixels, PatientName="Vondracek^Zdenek", PatientID="PID-7731")
+    with opened(home) as ports:
+        of_dicom, of_png = asyncio.run(answered(ports, [film, encode_png(pixels)]))
+        kept = [ports.blobs.get(row.image) for row in ports.captures.since(0)]
+    assert of_dicom.probabilities == of_png.probabilities
+    assert set(kept) == {encode_png(pixels)}
+    for path in home.rglob("*"):
+        assert not path.is_file() or b"Vondracek" not in path.read_bytes()
 
 
 def test_large_films_over_the_queue_are_refused(home: Path) -> None:

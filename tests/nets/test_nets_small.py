@@ -97,12 +97,13 @@ def test_it_exports_to_onnx_with_any_batch_and_answers_the_same(tmp_path):
 
 def test_what_cannot_be_built_is_refused_with_every_fault():
     with pytest.raises(BadOverride) as caught:
-        build(ModelSpec("smoll", width=0), channels=2, classes=1, size=500)
+        build(ModelSpec("smoll", width=0), channels=2, classes=1, size=600)
     assert str(caught.value) == (
         "this network cannot be built\n"
-        "  model.name: no such network; expected small; got 'smoll'. Try 'small'\n"
+        "  model.name: no such network; expected small, resnet18, resnet50, efficientnet_lite0, or timm:NAME; "
+        "got 'smoll'. Try 'small'\n"
         "  model.width: the width is impossible; expected over 0, at most 16; got 0\n"
-        "  imaging.size: the image size is impossible; expected 28 to 224; got 500\n"
+        "  imaging.size: the image size is impossible; expected 28 to 512; got 600\n"
         "  imaging.channels: the number of channels is impossible; expected 1 or 3; got 2\n"
         "  classes: a classifier needs classes; expected 2 or more; got 1"
     )

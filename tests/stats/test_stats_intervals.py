@@ -9,8 +9,18 @@ import pytest
 from scipy.stats import binomtest
 
 from rounds.core.errors import OurFault
-from rounds.stats.intervals import _Weighted, clopper_pearson, cluster_bootstrap, metric_intervals, upper_bound
+from rounds.stats.intervals import (
+    GAPS,
+    Weighted,
+    _hanley,
+    auc_change,
+    clopper_pearson,
+    cluster_bootstrap,
+    metric_intervals,
+    upper_bound,
+)
 from rounds.stats.metrics import metrics, softmax
+from rounds.stats.simulate import covering
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 7), (7, 7), (3, 11), (412, 500)])
@@ -63,7 +73,8 @@ def test_the_weighted_metrics_are_the_metrics_of_the_drawn_films() -> None:
         p /= p.sum(1, keepdims=True)
         label = p.argmax(1)
         times = random.integers(0, 3, 60)
-        found = _Weighted(y, label, p)(times[:, None].astype(np.float32))
+        found = Weighted(y, label, p)(times[:, None].astype(np.float32))
+        assert np.abs(found.pop(GAPS)).sum() == pytest.approx(found["ece"][0])
         drawn = np.repeat(np.arange(60), times)
         expected = metrics(y[drawn], label[drawn], p[drawn])
         assert {name: float(value[0]) for name, value in found.items()} == pytest.approx(expected, abs=1e-6)
@@ -84,6 +95,28 @@ def test_intervals_over_subjects_cover_the_truth_and_those_over_films_do_not(nam
     assert by_film <= 0.85 * lives
 
 
+def test_newcombes_published_interval_of_an_area_is_met_where_delong_agrees_with_its_variance() -> None:
+    # Newcombe 2006, table I, method 5: an area of 1 over m = n = 10 has the lower limit 0.7838 with normal quantiles.
+    from rounds.stats.intervals import _crossing
+
+    limit = _crossing(1.0, 0.0, 1.959964, 10, 10)
+    assert abs(1.0 - limit) == pytest.approx(1.959964 * _hanley(limit, 10, 10) ** 0.5, abs=1e-9)
+
+
+@pytest.mark.parametrize("area", [covering.AREAS[1], covering.AREAS[3], covering.AREAS[5]])
+def test_the_interval_of_an_area_covers_it_with_few_films_dependent_ones_and_many(
+    area: tuple[int, int, int, float],
+) -> None:
+    assert covering.area_missed(200, 1, *area).bounds[0] <= 0.07
+
+
+@pytest.mark.parametrize("statement", covering.STATEMENTS[:3])
+def test_the_interval_of_the_calibration_error_covers_it_also_where_it_is_0(
+    statement: tuple[int, int, float, float],
+) -> None:
+    assert covering.calibration_missed(100, 1, *statement).bounds[0] <= 0.09
+
+
 def test_the_interval_of_the_calibration_error_is_moved_by_its_bias() -> None:
     random = np.random.default_rng(3)
     odds = random.normal(0, 1.5, 300)
@@ -102,8 +135,11 @@ def test_a_model_without_a_seen_error_still_has_an_interval() -> None:
     found = metric_intervals(y, y, p, [f"s{i}" for i in range(50)], resamples=200)
     assert found["accuracy"] == clopper_pearson(50, 50)
     assert found["specificity"] == clopper_pearson(30, 30)
-    for name in ("auc", "sensitivity", "balanced_accuracy", "f1"):
+    for name in ("sensitivity", "balanced_accuracy", "f1", "average_precision"):
         assert found[name] == clopper_pearson(20, 20), name
+    low, high = found["auc"]
+    assert 0.85 < low < 0.92
+    assert high == pytest.approx(1.0)
     wrong = metric_intervals(y, 1 - y, p, [f"s{i}" for i in range(50)], resamples=200)
     assert wrong["accuracy"] == clopper_pearson(0, 50)
 
@@ -122,3 +158,13 @@ def test_a_missing_class_leaves_an_unknown_interval() -> None:
     found = metric_intervals(y, y, p, list("abcde"), resamples=50)
     assert np.isnan(found["auc"]).all()
     assert np.isnan(found["specificity"]).all()
+
+
+def test_a_window_that_both_models_rank_perfectly_does_not_show_that_none_is_worse() -> None:
+    y = np.repeat([0, 1], 15)
+    change, error = auc_change(y, y + 0.0, y * 2.0, 0.02)
+    assert change == 0.0
+    assert 1.645 * error > 0.02  # by DeLong alone the error would be 0
+    y = np.repeat([0, 1], 2000)
+    assert 1.645 * auc_change(y, y + 0.0, y * 2.0, 0.02)[1] < 0.02
+    assert np.isnan(auc_change(np.array([0, 1, 1]), np.arange(3.0), np.arange(3.0), 0.02)[1])

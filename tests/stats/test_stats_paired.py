@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import multinomial, norm
 
 from rounds.core.errors import OurFault
-from rounds.stats.paired import _boundary, _score, exact, labels_needed, power, tango
+from rounds.stats.paired import _boundary, _score, exact, gain_interval, labels_needed, power, tango
 
 
 def test_tango_gives_the_published_example() -> None:
@@ -85,3 +85,23 @@ def test_a_candidate_that_is_worse_never_has_enough_labels() -> None:
 def test_a_table_that_is_none_is_refused(b: int, c: int, n: int, margin: float) -> None:
     with pytest.raises(OurFault, match=r"no such table; expected b and c from 0, b \+ c <= n"):
         tango(b, c, n, margin)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(0, 0, 100), (3, 9, 80), (0, 5, 44), (40, 12, 300)])
+def test_the_interval_of_the_gain_holds_what_tangos_test_does_not_refuse(b: int, c: int, n: int) -> None:
+    low, high = gain_interval(b, c, n)
+    assert -1 < low <= (c - b) / n <= high < 1
+    # the one-sided test at a margin is that of gain <= -margin
+    if low < 0:
+        assert tango(b, c, n, -low) == pytest.approx(0.025, abs=1e-4)
+    if high > 0:
+        assert tango(c, b, n, high) == pytest.approx(0.025, abs=1e-4)
+
+
+def test_the_interval_of_the_gain_covers_it() -> None:
+    random, held, lives = np.random.default_rng(3), 0, 1500
+    for _ in range(lives):
+        b, c, _ = random.multinomial(120, [0.02, 0.05, 0.93])
+        low, high = gain_interval(int(b), int(c), 120)
+        held += low <= 0.03 <= high
+    assert held / lives >= 0.935

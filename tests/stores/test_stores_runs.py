@@ -1,25 +1,36 @@
-"""The experiment tracker on MLflow and SQLite, for real."""
+"""The experiment tracker: one suite for everything that claims the port, and MLflow on SQLite for real."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.support.tracking import held
 
-from rounds.core.errors import StoreAway, UnknownId
-from rounds.stores.runs import BORN, HOST, PID, MlflowRuns, born
+from rounds.core.errors import StoreAway, UnknownId, WorldFault
+from rounds.core.ports import Runs
+from rounds.stores.both import Both
+from rounds.stores.memory import MemoryRuns
+from rounds.stores.runs import BORN, HOST, PID, RUN, MlflowRuns, born
+from rounds.stores.spool import Spooled
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Path:
     """One store for the module: making MLflow's tables takes seconds."""
-    return tmp_path_factory.mktemp("mlflow")
+    folder = tmp_path_factory.mktemp("mlflow")
+    (folder / "new").mkdir()
+    shutil.copy(empty_mlflow, folder / "new" / "mlflow.db")
+    return folder
 
 
 @pytest.fixture
@@ -29,6 +40,113 @@ def runs(place: Path) -> MlflowRuns:
 
 def open_runs(place: Path) -> MlflowRuns:
     return MlflowRuns(f"sqlite:///{place / 'new' / 'mlflow.db'}", place / "artifacts")
+
+
+def spooled(place: Path, folder: Path) -> Spooled:
+    return Spooled(open_runs(place), folder / "spool", lambda text: pytest.fail(text))
+
+
+@pytest.fixture(
+    params=["memory", "mlflow", "spooled mlflow", "both", pytest.param("postgresql", marks=pytest.mark.slow)]
+)
+def tracked(
+    request: pytest.FixtureRequest, place: Path, tmp_path: Path
+) -> tuple[Runs, Callable[[str], dict[str, Any]]]:
+    """Each tracker, and what it holds of a run."""
+    memory, mlflow, spool = MemoryRuns(), open_runs(place), spooled(place, tmp_path)
+    if request.param == "postgresql":
+        mlflow = MlflowRuns(request.getfixturevalue("postgres_url"), tmp_path / "artifacts")
+
+    def read(run: str) -> dict[str, Any]:
+        assert spool.drain()
+        if request.param == "memory":
+            return memory.kept[run]
+        found = held(mlflow._store, tmp_path / "got")[run]
+        if request.param == "both":
+            same = ("name", "state", "params", "points", "files")
+            assert {key: memory.kept[run][key] for key in same} == {key: found[key] for key in same}
+        return found
+
+    made: Runs = {"memory": memory, "mlflow": mlflow, "postgresql": mlflow, "spooled mlflow": spool}.get(
+        request.param
+    ) or Both(spool, memory)
+    return made, read
+
+
+def test_every_tracker_keeps_what_a_run_enters(tracked, tmp_path):
+    runs, read = tracked
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "a.txt").write_text("a")
+    run = runs.start("films", {"train.lr": 0.1, "augment.flip": True}, {"data": "abc"})
+    other = runs.start("other films", {}, {})
+    for step in (1, 2):
+        runs.log(run, {"auc": 0.5 + step / 10, "loss": 1 / step}, step)
+    runs.log(other, {"auc": 0.1}, 1)
+    runs.keep(run, tmp_path / "plots" / "a.txt")
+    runs.keep(run, tmp_path / "plots", "deep/er")
+    runs.finish(run, ok=True)
+    runs.finish(other, ok=False)
+    runs.log(run, {"val/auc": 0.9}, 2)
+    found = read(run)
+    assert (found["name"], found["state"]) == ("films", "FINISHED")
+    assert found["params"] == {"train.lr": "0.1", "augment.flip": "True"}
+    assert found["tags"]["data"] == "abc"
+    assert found["points"] == {"auc": [(1, 0.6), (2, 0.7)], "loss": [(1, 1.0), (2, 0.5)], "val/auc": [(2, 0.9)]}
+    assert found["files"] == {"a.txt": b"a", "deep/er/plots/a.txt": b"a"}
+    assert (read(other)["state"], read(other)["points"]) == ("FAILED", {"auc": [(1, 0.1)]})
+    runs.reopen(other)
+    assert read(other)["state"] == "RUNNING"
+    runs.finish(other, ok=True)
+    assert read(other)["state"] == "FINISHED"
+    assert runs.unfinished() == []
+
+
+def test_every_tracker_takes_the_versions_of_a_model_as_often_as_it_is_told(tracked):
+    runs, read = tracked
+    run = runs.start("films", {}, {})
+    runs.finish(run, ok=True)
+    read(run)
+    first = {"version": "v1", "bundle": "a" * 64, "run": run}
+    for versions, champion in (([first], None), ([first], "v1"), ([first], "v1")):
+        runs.mirror("rounds-films", versions, champion)
+
+
+def test_versions_and_the_champion_are_in_mlflows_registry(runs):
+    run = runs.start("films", {}, {RUN: "run-1"})
+    given = [{"version": f"v{n}", "bundle": str(n) * 64, "run": name} for n, name in ((1, "run-1"), (2, ""), (3, run))]
+    for versions, champion, alias in (
+        (given[:1], None, {}),
+        (given[:2], "v1", {"champion": 1}),
+        (given, "v3", {"champion": 3}),
+        (given, "v1", {"champion": 1}),
+        (given, None, {}),
+    ):
+        runs.mirror("rounds-mirrored", versions, champion)
+        assert runs._client.get_registered_model("rounds-mirrored").aliases == alias
+    there = sorted(runs._client.search_model_versions("name = 'rounds-mirrored'"), key=lambda found: int(found.version))
+    assert [(v.tags["rounds.version"], v.tags["rounds.bundle"], v.run_id or "", v.source) for v in there] == [
+        ("v1", "1" * 64, run, f"runs:/{run}/bundle/{'1' * 64}"),
+        ("v2", "2" * 64, "", f"rounds:/{'2' * 64}"),
+        ("v3", "3" * 64, run, f"runs:/{run}/bundle/{'3' * 64}"),
+    ]
+
+
+def test_a_run_that_has_a_name_of_its_own_is_opened_once_and_found_by_it(runs):
+    first = runs.start("films", {"a": 1}, {RUN: "run-mine"})
+    assert runs.start("films", {"a": 1}, {RUN: "run-mine"}) == first
+    runs.finish("run-mine", ok=True)
+    assert runs._client.get_run(first).info.status == "FINISHED"
+
+
+def test_what_mlflow_refuses_is_said_and_no_password_is(runs, tmp_path):
+    run = runs.start("films", {}, {})
+    with pytest.raises(WorldFault, match=r"the experiment tracker refuses\n .*MLflow refuses this; got Invalid value"):
+        runs.log(run, {"a bad : $ name": 1.0}, 1)
+    runs.finish(run, ok=True)
+    with pytest.raises(StoreAway, match="MLflow's store does not answer") as found:
+        MlflowRuns("postgresql://rounds:hush@127.0.0.1:1/rounds", tmp_path).unfinished()
+    assert "postgresql://127.0.0.1:1/rounds" in str(found.value)
+    assert "hush" not in str(found.value)
 
 
 def test_a_run_keeps_its_params_tags_figures_and_files(runs, place, tmp_path):

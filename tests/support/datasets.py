@@ -25,9 +25,10 @@ def tiny_dataset(
     seed: int = 0,
     each: int = 2,
     brightness: float = 1.0,
+    sites: Sequence[str] = (),
 ) -> DatasetVersion:
     """A data set of `tiny_films` as PNG, labelled by their brightness before `brightness` multiplies it; `each` films
-    make a subject."""
+    make a subject, and the subjects come from `sites` in turn (attribute `site`)."""
     total = sum(splits.values())
     films = tiny_films(total, size=size, channels=channels, seed=seed)
     truth = tiny_truth(films, len(classes))
@@ -35,7 +36,12 @@ def tiny_dataset(
     split_of = np.repeat(list(splits), list(splits.values()))
     taken = (
         Film(
-            encode_png(shown[i]), classes[truth[i]], f"{split_of[i]}-{i // each}", str(split_of[i]), f"film-{i:05d}.png"
+            encode_png(shown[i]),
+            classes[truth[i]],
+            f"{split_of[i]}-{i // each}",
+            str(split_of[i]),
+            f"film-{i:05d}.png",
+            {"site": sites[i // each % len(sites)]} if sites else {},
         )
         for i in range(total)
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rounds.core.specs import AugmentSpec
-from rounds.train.augment import augment
+from rounds.train.augment import augment, mixup
 
 NONE = AugmentSpec(flip=False, translate=0.0)
 
@@ -104,3 +104,18 @@ def test_blur_keeps_the_mean_and_lowers_the_spread_and_cutout_is_gray():
     assert blurred.std().item() < 0.8 * images.float().std().item()
     cut = augment(torch.zeros_like(images), AugmentSpec(flip=False, translate=0.0, cutout=0.2), seeded())
     assert (cut == 127).sum((1, 2, 3)).tolist() == [36] * 64
+
+
+def test_mixup_blends_each_image_and_its_target_with_the_next_ones_by_the_same_share():
+    flat = torch.arange(64, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8).contiguous() * 3
+    targets = torch.nn.functional.one_hot(torch.arange(64) % 2, 2).float()
+    mixed, soft = mixup(flat, targets, 0.5, seeded())
+    assert (mixed.dtype, mixed.shape, soft.dtype, soft.shape) == (torch.uint8, flat.shape, torch.float32, (64, 2))
+    assert torch.allclose(soft.sum(1), torch.ones(64))
+    other = soft.gather(1, 1 - (torch.arange(64) % 2)[:, None])[:, 0]
+    assert 0 <= other.min().item() < 0.05
+    assert 0.45 < other.max().item() <= 0.5
+    own, before = flat[:, 0, 0, 0].float(), flat.roll(1, 0)[:, 0, 0, 0].float()
+    assert torch.equal(mixed[:, 0, 0, 0], (own + other * (before - own)).round().to(torch.uint8))
+    again, _ = mixup(flat, targets, 0.5, seeded())
+    assert torch.equal(mixed, again)

@@ -28,17 +28,22 @@ SPEC = TrainSpec(
 
 
 class Recorder:
-    """A tracker that remembers every call, and may stop the run at the first figures."""
+    """A tracker that remembers every call but the machine's gauges, and may stop the run at the first figures."""
 
     def __init__(self, stop: BaseException | None = None) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.stop = stop
 
-    def start(self, name: str, params: Any, tags: Any) -> str:
+    def start(self, name: str, params: Any, tags: Any, run: str = "") -> str:
         self.calls.append(("start", name, dict(params), dict(tags)))
-        return "run-1"
+        return run or "run-1"
+
+    def reopen(self, run: str) -> None:
+        self.calls.append(("reopen", run))
 
     def log(self, run: str, metrics: Any, step: int) -> None:
+        if all(name.startswith("system/") for name in metrics):
+            return
         self.calls.append(("log", run, sorted(metrics), step))
         if self.stop is not None:
             raise self.stop
@@ -51,6 +56,9 @@ class Recorder:
 
     def unfinished(self) -> list[str]:
         return []
+
+    def mirror(self, model: str, versions: Any, champion: str | None) -> None:
+        self.calls.append(("mirror", model, len(versions), champion))
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -69,12 +77,14 @@ def test_a_run_learns_and_leaves_everything_that_describes_it(make, tmp_path):
     assert sorted(file.name for file in place.iterdir()) == [
         "config.json",
         "curve.csv",
+        "curve.png",
+        "environment.json",
         "lock",
         "state.json",
         "weights.pt",
     ]
     assert json.loads((place / "config.json").read_text()) == plain(SPEC)
-    state = {"run": "run-1", "epoch": 3, "epochs": 3, "phase": "done"}
+    state = {"run": "run-1", "epoch": 3, "epochs": 3, "phase": "done", "data": dataset.digest}
     assert json.loads((place / "state.json").read_text()) == state
     lines = (place / "curve.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,auc,accuracy"
@@ -86,7 +96,10 @@ def test_a_run_learns_and_leaves_everything_that_describes_it(make, tmp_path):
     figures = ["accuracy", "auc", "loss"]
     assert rest == [
         *(("log", "run-1", figures, step) for step in (1, 2, 3)),
-        *(("keep", "run-1", name) for name in ("config.json", "curve.csv", "weights.pt")),
+        *(
+            ("keep", "run-1", name)
+            for name in ("config.json", "environment.json", "curve.csv", "curve.png", "weights.pt")
+        ),
         ("finish", "run-1", True),
     ]
 
@@ -184,11 +197,12 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_its_step(make, tmp_path)
 
 def test_ctrl_c_closes_the_run_as_failed_and_comes_through(make, tmp_path):
     runs, listener = Recorder(stop=KeyboardInterrupt()), signal.getsignal(signal.SIGINT)
+    dataset = make()
     with pytest.raises(KeyboardInterrupt):
-        fit(SPEC, make(), runs=runs, folder=tmp_path)
+        fit(SPEC, dataset, runs=runs, folder=tmp_path)
     assert signal.getsignal(signal.SIGINT) == listener
     assert runs.calls[-1] == ("finish", "run-1", False)
-    state = {"run": "run-1", "epoch": 1, "epochs": 3, "phase": "failed"}
+    state = {"run": "run-1", "epoch": 1, "epochs": 3, "phase": "failed", "data": dataset.digest}
     assert json.loads((tmp_path / "run-1" / "state.json").read_text()) == state
 
 
@@ -200,7 +214,7 @@ def test_a_program_that_ends_itself_in_the_middle_is_let_go(make, tmp_path):
 
 def test_an_unknown_network_is_refused_before_a_run_is_opened(make, tmp_path):
     runs = Recorder()
-    with pytest.raises(BadOverride, match=r"model\.name: no such network; expected small; got 'smal'\. Try 'small'"):
+    with pytest.raises(BadOverride, match=r"model\.name: no such network; .*; got 'smal'\. Try 'small'"):
         fit(replace(SPEC, model=ModelSpec("smal")), make(), runs=runs, folder=tmp_path)
     assert runs.calls == []
 

@@ -13,7 +13,7 @@ _SHARE, _POSITIVE, _NOT_NEGATIVE = (0.0, 1.0), (1e-12, _INF), (0.0, _INF)
 # Lowest and highest value that make sense, both allowed.
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
-    "imaging.size": (28, 224),
+    "imaging.size": (28, 512),
     "imaging.channels": (1, 3),
     "model.width": (0.125, 16),
     "augment.translate": (0, 0.5),
@@ -25,6 +25,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "augment.noise": _SHARE,
     "augment.blur": (0, 10),
     "augment.cutout": _SHARE,
+    "augment.mixup": (0, 0.5),
     "train.epochs": (1, 100_000),
     "train.batch": (2, 1_000_000),
     "train.lr": _POSITIVE,
@@ -32,9 +33,15 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "train.label_smoothing": (0, 0.999),
     "train.ema": (0, 0.999999),
     "train.threads": (0, 4096),
+    "train.backbone_lr": _NOT_NEGATIVE,
+    "launcher.processes": (1, 4096),
     "export.alpha": (1e-6, 0.999),
     "export.score_films": (64, _INF),
     "export.parity": _POSITIVE,
+    "export.operating.min_sensitivity": (0.01, 0.9999),
+    "export.operating.cost_false_negative": _POSITIVE,
+    "export.operating.cost_false_positive": _POSITIVE,
+    "export.operating.prevalence": (0, 0.9999),
     "gate.alpha": (1e-9, 0.5),
     "gate.margin": (1e-6, 0.999),
     "gate.min_power": _SHARE,
@@ -72,14 +79,21 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "serve.limits.max_bytes": (1, _INF),
     "serve.limits.max_pixels": (1, _INF),
 }
+# Texts of which only these mean something.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "train.precision": ("32-true", "bf16-mixed", "16-mixed"),
+    "launcher.name": ("local", "torchrun", "ray"),
+}
 
 
 def outside(settings: Mapping[str, Any], prefix: str = "") -> list[Fault]:
-    """A fault for every number that leaves its range; NaN leaves every one."""
+    """A fault for every number that leaves its range, NaN leaves every one, and for every word that is not known."""
     faults: list[Fault] = []
     for name, value in settings.items():
         if isinstance(value, Mapping):
             faults += outside(value, f"{prefix}{name}.")
+        elif value not in WORDS.get(prefix + name, (value,)):
+            faults.append(Fault("no such choice", prefix + name, " or ".join(WORDS[prefix + name]), str(value)))
         elif prefix + name in BOUNDS:
             low, high = BOUNDS[prefix + name]
             if not low <= value <= high:

@@ -15,11 +15,13 @@ from rounds.core.specs import (
     ExportSpec,
     GateSpec,
     ImagingSpec,
+    LaunchSpec,
     LoopSpec,
     ModelSpec,
     MonitorSpec,
     PolicySpec,
     ServeSpec,
+    TrackingSpec,
     TrainSpec,
 )
 
@@ -32,7 +34,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "scanner": AugmentSpec(translate=0.07, brightness=0.1, contrast=0.2, gamma=0.2, noise=0.02, blur=0.7),
     },
     "train": {"cycle": LoopSpec()},
+    "launcher": {"local": LaunchSpec(), "torchrun": LaunchSpec("torchrun", 2), "ray": LaunchSpec("ray", 2)},
     "export": {"onnx": ExportSpec()},
+    "tracking": {name: TrackingSpec(name) for name in ("mlflow", "wandb", "both", "none")},
     "gate": {"paired": GateSpec()},
     "monitor": {"first_films": MonitorSpec()},
     "policy": {"careful": PolicySpec()},
@@ -42,7 +46,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Training:
-    """What the overrides of `rounds train` reach: TrainSpec, and how the run is packed."""
+    """What the overrides of `rounds train` reach: TrainSpec, how the run is packed, and where it is entered."""
 
     data: str = TrainSpec.data
     seed: int = TrainSpec.seed
@@ -50,7 +54,9 @@ class Training:
     model: ModelSpec = field(default_factory=ModelSpec)
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     train: LoopSpec = field(default_factory=LoopSpec)
+    launcher: LaunchSpec = field(default_factory=LaunchSpec)
     export: ExportSpec = field(default_factory=ExportSpec)
+    tracking: TrackingSpec = field(default_factory=TrackingSpec)
 
 
 @dataclass(frozen=True)

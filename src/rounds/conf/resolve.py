@@ -23,7 +23,7 @@ from rounds.conf.groups import NAMES, Deciding, Training, groups
 from rounds.conf.thaw import kinds
 from rounds.core.errors import BadOverride, Fault
 from rounds.core.ids import restore
-from rounds.core.specs import ExportSpec, GateSpec, MonitorSpec, PolicySpec, ServeSpec, TrainSpec
+from rounds.core.specs import ExportSpec, GateSpec, MonitorSpec, PolicySpec, ServeSpec, TrackingSpec, TrainSpec
 
 _WORDS = {
     int: "a whole number",
@@ -44,6 +44,12 @@ def resolve(overrides: Sequence[str]) -> tuple[TrainSpec, ExportSpec]:
     found = _resolve(Training, overrides)
     named = {name: getattr(found, name) for name in TrainSpec.__dataclass_fields__}
     return TrainSpec(**named), found.export
+
+
+def tracking(overrides: Sequence[str]) -> TrackingSpec:
+    """Where the run of these overrides is entered: tracking=wandb, tracking.project=lungs; BadOverride as `resolve`."""
+    found: TrackingSpec = _resolve(Training, overrides).tracking
+    return found
 
 
 def policy(overrides: Sequence[str]) -> tuple[GateSpec, MonitorSpec, PolicySpec, ServeSpec]:

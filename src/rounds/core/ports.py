@@ -89,10 +89,13 @@ class Ledger(Protocol):
 
 
 class Runs(Protocol):
-    """The experiment tracker: one run at a time, safe to use from a training loop."""
+    """The experiment tracker, safe to use from a training loop and from several threads."""
 
-    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Open a run; its id."""
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], run: str = "") -> str:
+        """Open a run, under the id `run` where the tracker leaves that to whoever asks; its id."""
+
+    def reopen(self, run: str) -> None:
+        """Let a run that ended go on."""
 
     def log(self, run: str, metrics: Mapping[str, float], step: int) -> None: ...
 
@@ -103,6 +106,10 @@ class Runs(Protocol):
 
     def unfinished(self) -> Sequence[str]:
         """Runs that were opened and whose process is gone; each is closed as killed by this call."""
+
+    def mirror(self, model: str, versions: Sequence[Mapping[str, str]], champion: str | None) -> None:
+        """Make the tracker's registry say the same: a model with these versions, each {"version", "bundle", "run"}, and
+        which of them is champion. StoreAway where it cannot be told now."""
 
 
 @dataclass(frozen=True)

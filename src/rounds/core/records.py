@@ -29,26 +29,22 @@ class DatasetVersion:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` did with a source: the data set, how many files it took, and each refused file with its reason."""
+    """What `prepare` did with a source: the data set, how many files it took, each refused file with its reason,
+    films by split and class, and each film that was repaired (file, what was done, why)."""
 
     dataset: DatasetVersion
     taken: int
     refused: tuple[tuple[str, str], ...] = ()
     leaks: tuple[tuple[str, str], ...] = ()
+    by_class: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    repaired: tuple[tuple[str, str, str], ...] = ()
 
     def public(self) -> dict[str, Any]:
-        data = self.dataset
-        return {
-            "name": data.name,
-            "digest": data.digest,
-            "classes": list(data.classes),
-            "splits": dict(data.splits),
-            "taken": self.taken,
-            "refused": [{"file": file, "reason": reason} for file, reason in self.refused],
-            "leaks": [list(pair) for pair in self.leaks],
-            "subjects_known": data.subjects_known,
-            "notes": list(data.notes),
-        }
+        told = {key: plain(value) for key, value in vars(self.dataset).items() if key != "path"}
+        told |= {key: plain(getattr(self, key)) for key in ("taken", "leaks", "by_class")}
+        told["refused"] = [{"file": file, "reason": reason} for file, reason in self.refused]
+        told["repaired"] = [{"file": file, "did": did, "why": why} for file, did, why in self.repaired]
+        return told
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """A bundle measured, as served, on one split of a data set."""
+    """A bundle measured, as served, on one split of a data set; `curves` holds what is drawn, and `robustness` and
+    `comparison` where they were asked for."""
 
     bundle: str
     data: str
@@ -139,10 +136,11 @@ class EvalReport:
     metrics: Mapping[str, Metric]
     confusion: tuple[tuple[int, ...], ...]
     curves: Mapping[str, Any] = field(default_factory=dict)
+    slices: tuple[Mapping[str, Any], ...] = ()
 
     def public(self) -> dict[str, Any]:
-        keys = ("bundle", "data", "split", "n", "classes", "threshold", "metrics", "confusion")
-        return {key: plain(getattr(self, key)) if key != "metrics" else plain(dict(self.metrics)) for key in keys}
+        told = {key: plain(value) for key, value in vars(self).items() if key != "curves"}
+        return told | {key: plain(self.curves[key]) for key in ("robustness", "comparison") if key in self.curves}
 
 
 @dataclass(frozen=True)

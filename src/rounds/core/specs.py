@@ -35,8 +35,11 @@ class ImagingSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """How a source becomes a data set; the fractions are cut from `train`, by groups, where a split is missing or too
-    small."""
+    """How a source, and `more` of them, become a data set; the fractions are cut from `train`, by groups, where a split
+    is missing or too small. `columns` are pairs role=column: of a table's path, label, subject, split, or of an
+    attribute; `classes` name the labels 0, 1, ... in order, or rename them as old=new; `labels` is the table of a DICOM
+    tree, or tag:KEYWORD, and `burned_in` takes its films that declare text in their pixels. A file may be as large as
+    the most pixels of 16 bits."""
 
     source: str = ""
     name: str = ""
@@ -46,15 +49,25 @@ class DataSpec:
     test: float = 0.15
     min_per_class: int = 50
     seed: int = 0
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = field(default_factory=lambda: Limits(max_bytes=2 * Limits.max_pixels))
+    more: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    root: str | None = None
+    classes: tuple[str, ...] = ()
+    labels: str | None = None
+    shared_subjects: bool = False
+    repair: bool = False
+    burned_in: bool = False
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network by name, with its width as a multiple of its usual channels."""
+    """A network by name, with its width as a multiple of its usual channels, from random weights or `pretrained`
+    ones."""
 
     name: str = "small"
     width: float = 1.0
+    pretrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,13 @@ class AugmentSpec:
     noise: float = 0.0
     blur: float = 0.0
     cutout: float = 0.0
+    mixup: float = 0.0
 
 
 @dataclass(frozen=True)
 class LoopSpec:
-    """The optimisation: group `train` of the configuration; `batch` is the most, smaller where images are few."""
+    """The optimisation: group `train` of the configuration; `batch` is the most, smaller where images are few;
+    `backbone_lr` is a factor on the learning rate of everything but the head; `precision` as Lightning names it."""
 
     epochs: int = 10
     batch: int = 128
@@ -86,6 +101,18 @@ class LoopSpec:
     ema: float = 0.0
     threads: int = 0
     progress: bool = True
+    backbone_lr: float = 1.0
+    precision: str = "32-true"
+    compile: bool = False
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """Where the training runs: `name` local (in this process), torchrun or ray; `processes` share each batch."""
+
+    name: str = "local"
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,17 +125,63 @@ class TrainSpec:
     model: ModelSpec = field(default_factory=ModelSpec)
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     train: LoopSpec = field(default_factory=LoopSpec)
+    launcher: LaunchSpec = field(default_factory=LaunchSpec)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting that a study varies: from `low` to `high`, on a log scale or in whole numbers, or among `options`."""
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    whole: bool = False
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrackingSpec:
+    """Where runs are entered: `name` is mlflow, wandb, both or none; `entity` (a team) and `mode` (online, offline; by
+    default W&B's own settings say) are W&B's."""
+
+    name: str = "mlflow"
+    project: str = "rounds"
+    entity: str = ""
+    mode: str = ""
+
+
+class Policy(Enum):
+    """What the operating threshold is chosen for."""
+
+    YOUDEN = "youden"
+    SENSITIVITY = "sensitivity"
+    COST = "cost"
+
+
+@dataclass(frozen=True)
+class OperatingSpec:
+    """How the operating threshold of two classes is chosen on `val`: by `policy`; `robust` counts the same films under
+    stress (other scanners) as much; `prevalence` of the positive class for the cost table, 0 being that of `val`."""
+
+    policy: Policy = Policy.YOUDEN
+    min_sensitivity: float = 0.95
+    cost_false_negative: float = 1.0
+    cost_false_positive: float = 1.0
+    prevalence: float = 0.0
+    robust: bool = True
 
 
 @dataclass(frozen=True)
 class ExportSpec:
     """How weights become a bundle: conformal error per class, films behind the monitoring scores, parity tolerance on
-    logits."""
+    logits, and the operating threshold."""
 
     alpha: float = 0.1
     flip_average: bool = True
     score_films: int = 4000
     parity: float = 1e-4
+    operating: OperatingSpec = field(default_factory=OperatingSpec)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import IO, NamedTuple
 from rounds.core.errors import Fault
 from rounds.data.items import Item, Source, bad_source
 from rounds.data.layout import place
+from rounds.data.remote import RemoteFile
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
@@ -44,7 +45,7 @@ class _Member(NamedTuple):
 
 
 @contextmanager
-def open_archive(path: Path, bounds: Bounds = Bounds()) -> Iterator[Source]:  # noqa: B008 (immutable)
+def open_archive(path: Path | RemoteFile, bounds: Bounds = Bounds()) -> Iterator[Source]:  # noqa: B008 (immutable)
     """Opens a .tar (also .gz, .bz2, .xz) or .zip of class folders, with or without split folders.
 
     Raises: BadSource for an archive that is broken, that is over the bounds, or that has members which climb out of
@@ -68,11 +69,11 @@ def _source(members: list[_Member]) -> Source:
         for member in members
         if member.name in layout.places
     )
-    return Source(len(layout.places), items, layout.refused, layout.notes)
+    return Source(len(layout.places), items, layout.refused, layout.notes, labels=layout.labels)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def _whole(path: Path | RemoteFile) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
@@ -100,7 +101,7 @@ class _Census:
             self._faults.append(Fault(wrong, shown, "a plain file inside the archive's own folder", next=_PACK_AGAIN))
         return self._members <= self._bounds.members and self._bytes <= self._bounds.total
 
-    def close(self, path: Path, members: list[_Member]) -> None:
+    def close(self, path: Path | RemoteFile, members: list[_Member]) -> None:
         """Raises BadSource with everything that was found."""
         limit = self._bounds
         if self._members > limit.members:
@@ -158,7 +159,7 @@ def _uncompressed(raw: IO[bytes]) -> IO[bytes]:
     return raw
 
 
-def _tar_members(path: Path, raw: IO[bytes], bounds: Bounds) -> list[_Member]:
+def _tar_members(path: Path | RemoteFile, raw: IO[bytes], bounds: Bounds) -> list[_Member]:
     bounded = _Bounded(raw)
     tar = tarfile.open(fileobj=bounded, mode="r:")  # noqa: SIM115 (read for as long as the caller keeps the file open)
     census = _Census(bounds)
@@ -196,7 +197,7 @@ def _wrong_kind(info: tarfile.TarInfo) -> str | None:
     return None if info.isreg() or info.isdir() else "a device or other special file"
 
 
-def _tar_reader(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], bytes]:
+def _tar_reader(path: Path | RemoteFile, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], bytes]:
     def read() -> bytes:
         with _whole(path):
             file = tar.extractfile(info)
@@ -206,7 +207,7 @@ def _tar_reader(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Call
     return read
 
 
-def _zip_members(path: Path, unzipped: zipfile.ZipFile, bounds: Bounds) -> list[_Member]:
+def _zip_members(path: Path | RemoteFile, unzipped: zipfile.ZipFile, bounds: Bounds) -> list[_Member]:
     census = _Census(bounds)
     members: list[_Member] = []
     for info in unzipped.infolist():
@@ -227,7 +228,7 @@ def _wrong_entry(info: zipfile.ZipInfo) -> str | None:
     return "an encrypted file" if info.flag_bits & 1 else None
 
 
-def _zip_reader(path: Path, unzipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
+def _zip_reader(path: Path | RemoteFile, unzipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
         with _whole(path):
             return unzipped.read(info)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from rounds.core.errors import Fault
 from rounds.core.specs import SPLITS
 from rounds.data.items import Item, Source, bad_source
+from rounds.data.medmnist import class_names
+from rounds.data.remote import RemoteFile
 from rounds.imaging.packed import stored_png
 
 _IMAGES = "uint8 (n, height, width) or (n, height, width, 3)"
@@ -36,20 +38,26 @@ class _Array(NamedTuple):
 
 
 @contextmanager
-def open_arrays(path: Path) -> Iterator[Source]:
+def open_arrays(path: Path | RemoteFile) -> Iterator[Source]:
     """Opens a MedMNIST-style .npz without loading it whole; nothing pickled is ever loaded.
 
-    Classes are named by their numbers, except that a binary PneumoniaMNIST has "normal" and "pneumonia".
+    Classes are named by their numbers, or as MedMNIST does where the file's name says which of its sets it is.
     Raises: BadSource naming every array that is missing, of the wrong shape or kind, or cut short.
     """
-    with _whole(path, path.name):
-        unzipped = zipfile.ZipFile(path)
-    with unzipped:
+    with path.open("rb") as raw:
+        with _whole(path, path.name):
+            unzipped = zipfile.ZipFile(raw)
         arrays, faults = _headers(unzipped)
         splits = _check(path, arrays, faults)
         labels = {split: _read_labels(path, unzipped, f"{split}_labels", arrays[f"{split}_labels"]) for split in splits}
-        names = _class_names(path, labels.values())
-        yield Source(sum(map(len, labels.values())), _items(path, unzipped, arrays, labels, names), sealed=True)
+        values = frozenset(str(value) for part in labels.values() for value in np.unique(part))
+        names = {str(number): name for number, name in enumerate(class_names(path.name, values))}
+        yield Source(
+            sum(map(len, labels.values())),
+            _items(path, unzipped, arrays, labels, names),
+            sealed=True,
+            labels=frozenset(names.get(value, value) for value in values),
+        )
 
 
 def _headers(unzipped: zipfile.ZipFile) -> tuple[dict[str, _Array], list[Fault]]:
@@ -75,7 +83,7 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     raise ValueError(f"array format {version[0]}.{version[1]} is not taken")
 
 
-def _check(path: Path, arrays: dict[str, _Array], faults: list[Fault]) -> list[str]:
+def _check(path: Path | RemoteFile, arrays: dict[str, _Array], faults: list[Fault]) -> list[str]:
     """The splits that are there, with both arrays, of fitting shapes; raises BadSource for all that is wrong."""
     broken = {fault.where for fault in faults}
     splits = [split for split in SPLITS if {f"{split}_images", f"{split}_labels"} & (arrays.keys() | broken)]
@@ -107,26 +115,19 @@ def _wrong_array(key: str, array: _Array) -> list[Fault]:
     return [] if fits and shape[0] <= _MOST_LABELS else [Fault("wrong shape or kind", key, _LABELS, got)]
 
 
-def _read_labels(path: Path, unzipped: zipfile.ZipFile, key: str, array: _Array) -> NDArray[np.int64]:
+def _read_labels(path: Path | RemoteFile, unzipped: zipfile.ZipFile, key: str, array: _Array) -> NDArray[np.int64]:
     with _whole(path, key), unzipped.open(f"{key}.npy") as file:
         _read_header(file)
         data = _exactly(file, array.shape[0] * array.dtype.itemsize)
     return np.frombuffer(data, array.dtype).astype(np.int64)
 
 
-def _class_names(path: Path, labels: Iterable[NDArray[np.int64]]) -> dict[int, str]:
-    values = sorted({int(value) for part in labels for value in np.unique(part)})
-    if "pneumonia" in path.name.lower() and set(values) <= {0, 1}:
-        return {0: "normal", 1: "pneumonia"}
-    return {value: str(value) for value in values}
-
-
 def _items(
-    path: Path,
+    path: Path | RemoteFile,
     unzipped: zipfile.ZipFile,
     arrays: Mapping[str, _Array],
     labels: Mapping[str, NDArray[np.int64]],
-    names: Mapping[int, str],
+    names: Mapping[str, str],
 ) -> Iterator[Item]:
     for split, values in labels.items():
         key = f"{split}_images"
@@ -135,9 +136,9 @@ def _items(
         size = math.prod(shape)
         with _whole(path, key), unzipped.open(f"{key}.npy") as file:
             _read_header(file)
-            for number, value in enumerate(values.tolist()):
+            for number, value in enumerate(map(str, values.tolist())):
                 image = np.frombuffer(_exactly(file, size), np.uint8).reshape(flat)
-                yield Item(f"{key}[{number}]", names[value], split, size, partial(stored_png, image))
+                yield Item(f"{key}[{number}]", names.get(value, value), split, size, partial(stored_png, image))
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:
@@ -148,7 +149,7 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
 
 
 @contextmanager
-def _whole(path: Path, key: str) -> Iterator[None]:
+def _whole(path: Path | RemoteFile, key: str) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:

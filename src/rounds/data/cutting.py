@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 
 from rounds.core.errors import Fault
 from rounds.core.specs import SPLITS, DataSpec
+from rounds.data.copies import Copies
 from rounds.data.items import bad_source
 from rounds.data.split import Group, divide, groups_of
 from rounds.data.take import Taken
 
 
-def settle_splits(spec: DataSpec, taken: Sequence[Taken], notes: list[str]) -> list[str]:
+def settle_splits(spec: DataSpec, taken: Sequence[Taken], copies: Copies, notes: list[str]) -> list[str]:
     """The split of each film, in order; what was done about missing and small splits is added to `notes`.
 
-    A source with splits but without train stays as it is. Else splits that hold under `min_per_class` films of a class
-    join train, and they and the missing ones are cut from it by groups of subject and exact duplicate.
+    A source with splits but without train stays as it is, and one that is too small for any split becomes test. Else
+    splits that hold under `min_per_class` films of a class join train, and they and the missing ones are cut from it by
+    groups of subject and of copies, exact and near.
 
     Raises: BadSource naming every class with too few subjects to be in each split.
     """
@@ -30,11 +32,16 @@ def settle_splits(spec: DataSpec, taken: Sequence[Taken], notes: list[str]) -> l
     fractions = {split: share for split, share in fractions.items() if share > 0}
     pool = [index for index, split in enumerate(splits) if split == "train" or split in small]
     groups = groups_of(
-        [(("subject", taken[index].subject), ("pixels", taken[index].pixels)) for index in pool],
+        [(("subject", taken[index].subject), ("picture", copies.picture(taken[index]))) for index in pool],
         [taken[index].label for index in pool],
         [taken[index].digest for index in pool],
     )
-    _check_sizes(spec, groups, {film.label for film in taken}, len(fractions) + 1)
+    labels, needed = {film.label for film in taken}, len(fractions) + 1
+    apart = Counter(label for group in groups for label in group.classes)
+    if max(apart.values()) < needed and not any(film.split for film in taken):
+        notes.append("no class has films enough to cut splits from: kept whole as test, to be measured or scored")
+        return ["test"] * len(taken)
+    _check_sizes(spec, groups, labels, needed)
     for group, split in zip(groups, divide(groups, fractions, spec.seed), strict=True):
         for member in group.members:
             splits[pool[member]] = split

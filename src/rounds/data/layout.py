@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 EXPECTED = "class folders (normal/*.png), or train, val and test folders of class folders, in a folder, .tar or .zip"
 
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -31,6 +32,10 @@ class Layout:
     refused: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def labels(self) -> frozenset[str]:
+        return frozenset(label for _, label in self.places.values())
+
 
 def place(names: Iterable[str]) -> Layout:
     """Recognises class folders, or split folders of class folders, below any wrapper folders.
@@ -39,7 +44,7 @@ def place(names: Iterable[str]) -> Layout:
     over; images that lie outside the class folders are refused.
     """
     paths = [(name, tuple(name.split("/"))) for name in names]
-    paths = [(name, parts) for name, parts in paths if not any(map(_is_clutter, parts))]
+    paths = [(name, parts) for name, parts in paths if not any(map(is_clutter, parts))]
     depth = _wrappers([parts for _, parts in paths])
     splits = _split_folders([parts[depth:] for _, parts in paths])
     layout = Layout()
@@ -47,7 +52,7 @@ def place(names: Iterable[str]) -> Layout:
     for name, parts in paths:
         inner = parts[depth:]
         if splits and len(inner) > 2 and inner[0] in splits:
-            layout.places[name] = (_SPLIT_NAMES[inner[0].lower()], inner[1])
+            layout.places[name] = (SPLIT_NAMES[inner[0].lower()], inner[1])
         elif not splits and len(inner) > 1:
             layout.places[name] = (None, inner[0])
         elif len(inner) > 1 and inner[0] not in splits:
@@ -61,7 +66,24 @@ def place(names: Iterable[str]) -> Layout:
     return layout
 
 
-def _is_clutter(part: str) -> bool:
+def walk(root: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[str, Path]]:
+    """Files below the folder by their path inside it, in order; linked folders are entered, each once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, inner, names in os.walk(root, followlinks=True, onerror=unreadable):
+        info = Path(folder).stat()
+        if (info.st_dev, info.st_ino) in seen:
+            inner.clear()
+            continue
+        seen.add((info.st_dev, info.st_ino))
+        inner.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            inside = path.relative_to(root).as_posix()
+            yield inside.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), path
+
+
+def is_clutter(part: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left by a desktop."""
     return part.startswith(".") or part.lower() in _CLUTTER
 
 
@@ -78,4 +100,4 @@ def _wrappers(paths: Sequence[tuple[str, ...]]) -> int:
 
 def _split_folders(paths: Iterable[tuple[str, ...]]) -> set[str]:
     """The top folders that are named like a split and hold class folders."""
-    return {parts[0] for parts in paths if len(parts) > 2 and parts[0].lower() in _SPLIT_NAMES}
+    return {parts[0] for parts in paths if len(parts) > 2 and parts[0].lower() in SPLIT_NAMES}

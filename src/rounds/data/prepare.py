@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 from rounds.core.errors import BadOverride, Fault
 from rounds.core.records import Prepared
 from rounds.core.specs import DataSpec
-from rounds.data.checks import check_films, check_leaks, leave_out_copies
+from rounds.data import looks
+from rounds.data.checks import check_films, check_leaks, leave_out_copies, tell_copies
+from rounds.data.copies import find_copies
 from rounds.data.cutting import settle_splits
-from rounds.data.sources import open_source
-from rounds.data.take import Progress, Taken, Yield, take
+from rounds.data.repair import Repaired, repair, repair_notes
+from rounds.data.sources import Access, open_sources
+from rounds.data.take import Progress, Yield, take
 from rounds.imaging.packed import Kept, film_writer
 
 # Subjects in the file names of Kermany, Zhang and Goldbaum's chest films (doi 10.17632/rscbjbr9sj) as Kaggle has them.
@@ -24,37 +27,55 @@ _RESERVED = {"latest", "champion"}
 _NAME = re.compile(r"[^\W_][\w.+-]{0,127}")
 
 
-def prepare(spec: DataSpec, *, folder: Path, progress: Progress | None = None) -> Prepared:
-    """Makes a data set of a source under `folder`, in constant memory; the same content gives the same digest.
+def prepare(
+    spec: DataSpec,
+    *,
+    folder: Path,
+    key: str = "",
+    cache: Path | None = None,
+    mirror: str | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Makes a data set of one or several sources under `folder`, in constant memory; the same content gives the same
+    digest.
 
-    Every file is decoded; those that cannot be are listed as refused. `progress` hears of files done and their total.
+    Every file is decoded; those that cannot be are listed as refused. `key` makes the pseudonyms of a DICOM source and
+    goes nowhere else; official files are fetched from `mirror` (else from their publisher) and kept in `cache` (else
+    beside `folder`). `progress` hears of files done and their total.
 
-    Raises: BadOverride for a spec that cannot be kept to; BadSource for a source that is broken, holds no images in
-    class folders, gives an image two labels or has too few of a class; LeakFound for films or known subjects that
-    stand in two of the splits the source brings; NotWritable.
+    Raises: BadOverride for a spec that cannot be kept to; BadSource for a source that is broken, holds no labelled
+    images, gives an image two labels or has too few of a class; LeakFound for films or known subjects that stand in two
+    of the splits the source brings; StoreAway and DamagedData for what is fetched; NotWritable.
     """
     subject = _check_spec(spec)
-    with open_source(spec.source) as source, film_writer(folder) as writer:
-        found = take(source, writer, spec.limits, subject, progress)
-        check_films(spec.source, found)
+    access = Access(key, cache or folder.parent / "cache", mirror, progress)
+    told = " and ".join((spec.source, *spec.more))
+    with open_sources(spec, access, subject) as source, film_writer(folder) as writer:
+        found = take(source, writer, spec.limits, progress)
+        check_films(told, found, repair=spec.repair)
+        copies = find_copies(found.taken, lambda film: writer.read(film.digest))
         notes = list(source.notes)
         if source.sealed:
-            leave_out_copies(found, notes)
-        check_leaks(spec.source, found.taken)
+            leave_out_copies(found, copies, notes)
+        repaired: list[Repaired] = []
+        if spec.repair:
+            before = found.taken
+            found.taken, repaired = repair(before, copies)
+            notes += repair_notes(repaired, before)
+        check_leaks(told, found.taken, copies)
         notes += _subject_notes(spec, found, known=source.subjects_known)
-        splits = settle_splits(spec, found.taken, notes)
+        tell_copies(found.taken, copies, notes)
+        splits = settle_splits(spec, found.taken, copies, notes)
         kept = [
-            Kept(film.digest, film.label, film.subject, split, film.name, {})
+            Kept(film.digest, film.label, film.subject, split, film.name, film.attributes)
             for film, split in zip(found.taken, splits, strict=True)
         ]
-        dataset = writer.finish(
-            spec.name,
-            class_order({film.label for film in found.taken}),
-            kept,
-            subjects_known=source.subjects_known or subject is not None,
-            notes=notes,
-        )
-    return Prepared(dataset, len(found.taken), tuple(found.refused))
+        classes = class_order({film.label for film in found.taken})
+        dataset = writer.finish(spec.name, classes, kept, subjects_known=source.subjects_known, notes=notes)
+    looks.keep(dataset.path, found.taken, copies)
+    counted = Counter((film.split, film.label) for film in kept)
+    by_class = {split: {label: counted[split, label] for label in classes} for split in dataset.splits}
+    return Prepared(dataset, len(kept), tuple(found.refused), by_class=by_class, repaired=tuple(repaired))
 
 
 def class_order(labels: set[str]) -> list[str]:
@@ -91,33 +112,18 @@ def _check_spec(spec: DataSpec) -> re.Pattern[str] | None:
 
 
 def _subject_notes(spec: DataSpec, found: Yield, *, known: bool) -> list[str]:
-    taken = found.taken
-    notes: list[str] = []
+    alone = sum(film.subject == film.name for film in found.taken)
     if spec.subject is not None:
-        if found.without_subject:
-            notes.append(
-                f"{found.without_subject} of {len(taken)} names do not match the subject expression: "
-                "each of these films is its own subject"
-            )
-    elif not known:
-        notes.append("one image = one subject: no subject expression was given")
-        alike = sum(re.search(CHEST_XRAY_SUBJECT, film.name) is not None for film in taken)
-        if 2 * alike > len(taken):
-            notes.append(
-                f"{alike} of {len(taken)} names look like those of the Kaggle chest films: --subject "
-                f"'{CHEST_XRAY_SUBJECT}' keeps the films of a child on one side of every split"
-            )
-    doubles = _doubles(taken)
-    if doubles:
-        notes.append(doubles)
+        told = f"{alone} of {len(found.taken)} names do not match the subject expression"
+        return [f"{told}: each of these films is its own subject"] if alone else []
+    if known:
+        told = f"{alone} of {len(found.taken)} films name no subject"
+        return [f"{told}: each of these films is its own subject"] if alone else []
+    notes = ["one image = one subject: no subject expression was given"]
+    alike = sum(re.search(CHEST_XRAY_SUBJECT, film.name) is not None for film in found.taken)
+    if 2 * alike > len(found.taken):
+        notes.append(
+            f"{alike} of {len(found.taken)} names look like those of the Kaggle chest films: --subject "
+            f"'{CHEST_XRAY_SUBJECT}' keeps the films of a child on one side of every split"
+        )
     return notes
-
-
-def _doubles(taken: Sequence[Taken]) -> str:
-    groups: dict[str, int] = {}
-    for film in taken:
-        groups[film.pixels] = groups.get(film.pixels, 0) + 1
-    sizes = [size for size in groups.values() if size > 1]
-    if not sizes:
-        return ""
-    return f"{len(sizes)} images occur more than once ({sum(sizes)} films): their films stay together"

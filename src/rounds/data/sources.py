@@ -1,54 +1,175 @@
-"""Sources by kind: folder, archive, array file, phantoms."""
+"""Sources by kind: folder, archive, array file, table, DICOM tree, MedMNIST, phantoms; here or behind an address."""
 
 from __future__ import annotations
 
-import os
+import re
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from rounds.core.errors import BadOverride, Fault
-from rounds.data.archives import SUFFIXES, open_archive
+from rounds.core.specs import DataSpec
+from rounds.data import archives, medmnist, rows
+from rounds.data.archives import open_archive
 from rounds.data.arrays import open_arrays
+from rounds.data.dicom import open_dicom
 from rounds.data.items import Item, Source, bad_source
-from rounds.data.layout import place
+from rounds.data.layout import is_clutter, place, walk
+from rounds.data.merged import merged, renamed, short_names, with_subjects
+from rounds.data.remote import READERS, RemoteFile, RemoteFolder, is_address, is_web
+from rounds.data.tables import open_table
+from rounds.imaging.dicom import is_dicom
 from rounds.imaging.packed import stored_png
-from rounds.imaging.phantom import Phantom, Scanner, draw
+from rounds.imaging.phantom import CLASSES, Phantom, Scanner, draw
 
-_KINDS = f"a folder, one of {', '.join(SUFFIXES)}, .npz, or phantom:[n=4000,...]"
+_FILES = (*archives.SUFFIXES, ".npz", *rows.SUFFIXES)
+_KINDS = f"a folder, one of {', '.join(_FILES)}, dicom:FOLDER, medmnist:NAME[_SIZE], or phantom:[n=4000,...]"
+_TAG = "tag:"
+_LOOKED_AT = 32
 
 
-def open_source(source: str) -> AbstractContextManager[Source]:
-    """Opens a folder, archive or array file by path, or `phantom:` with options.
+class Access(NamedTuple):
+    """What sources need beside their description: the key of pseudonyms, where fetched files are kept, the place that
+    stands in for their publisher, and who hears of bytes fetched and their total."""
 
-    Raises: BadSource for what is none of them or cannot be read, BadOverride for unknown phantom options.
-    """
-    if source == "phantom" or source.startswith("phantom:"):
-        return _open_phantoms(source)
-    path = Path(source).expanduser()
-    if "://" in source or not source or not path.exists():
-        what = "this kind of address is not taken yet" if "://" in source else "no such file or folder"
-        raise bad_source(repr(source), Fault(what, source, _KINDS))
-    if path.is_dir():
-        return _open_folder(path)
-    if path.name.lower().endswith(".npz"):
-        return open_arrays(path)
-    if path.name.lower().endswith(SUFFIXES):
-        return open_archive(path)
-    raise bad_source(source, Fault("not a kind of source we take", source, _KINDS, path.suffix or "no suffix"))
+    key: str = ""
+    cache: Path = Path("cache")
+    mirror: str | None = None
+    progress: Callable[[int, int], None] | None = None
 
 
 @contextmanager
-def _open_folder(path: Path) -> Iterator[Source]:
+def open_sources(spec: DataSpec, access: Access, subject: re.Pattern[str] | None = None) -> Iterator[Source]:
+    """Opens the source of a data set, or several as one, with classes named and subjects found as the spec says.
+
+    Raises: as `open_source`; BadOverride for what fits none of the sources, BadSource for sources that do not fit each
+    other.
+    """
+    given = (spec.source, *spec.more)
+    _check_options(spec, given)
+    names = short_names(given) if spec.more else [""]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_source(source, spec, access)) for source in given]
+        sources = [with_subjects(source, subject) for source in renamed(opened, spec.classes)]
+        names = [
+            f"dicom-{number}" if source.nameless else name
+            for number, (name, source) in enumerate(zip(names, sources, strict=True), 1)
+        ]
+        both = dict(zip(names, sources, strict=True))
+        yield merged(both, shared_subjects=spec.shared_subjects) if spec.more else sources[0]
+
+
+def _check_options(spec: DataSpec, given: Sequence[str]) -> None:
+    tables = any(source.partition("?")[0].lower().endswith(rows.SUFFIXES) for source in given)
+    faults = []
+    if spec.root and not tables:
+        faults.append(Fault("only a table has paths", "root", f"a source that is one of {', '.join(rows.SUFFIXES)}"))
+    if spec.columns and not (tables or spec.labels):
+        faults.append(
+            Fault("only a table has columns", "columns", f"a source that is one of {', '.join(rows.SUFFIXES)}")
+        )
+    if spec.shared_subjects and not spec.more:
+        faults.append(Fault("one source shares its subjects with none", "shared_subjects", "several sources"))
+    if faults:
+        raise BadOverride(f"cannot prepare data set {spec.name!r}", faults)
+
+
+def open_source(
+    source: str,
+    spec: DataSpec = DataSpec(),  # noqa: B008 (frozen)
+    access: Access = Access(),  # noqa: B008 (immutable)
+) -> AbstractContextManager[Source]:
+    """Opens a folder, archive, array file or table by path or address, a folder that `dicom:` names, a set that
+    `medmnist:` names, or what `phantom:` describes.
+
+    Raises: BadSource for what is none of them or cannot be read, BadOverride for options that it has not, StoreAway and
+    WorldFault for addresses that cannot be reached, DamagedData for official files that are not.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "dicom":
+        return _open_dicom(rest, spec, access)
+    if kind == "phantom":
+        return _open_phantoms(rest)
+    if kind == "medmnist":
+        path = medmnist.fetch(rest, cache=access.cache, mirror=access.mirror, progress=access.progress)
+        return open_arrays(path)
+    if is_address(source):
+        named = source.partition("?")[0].lower()
+        if is_web(source) or named.endswith(_FILES):
+            return _open_file(RemoteFile(source), spec)
+        return _open_remote_folder(RemoteFolder(source.rstrip("/")))
+    path = Path(source).expanduser()
+    if not source or not path.exists():
+        raise bad_source(repr(source), Fault("no such file or folder", source, _KINDS))
+    if path.is_dir():
+        return _open_dicom(source, spec, access) if _holds_dicom(path) else _open_folder(path, spec)
+    return _open_file(path, spec)
+
+
+def _open_dicom(folder: str, spec: DataSpec, access: Access) -> AbstractContextManager[Source]:
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        then = "copy it to a folder of this machine first" if is_address(folder) else ""
+        raise bad_source(repr(folder), Fault("no such folder", folder, "a folder of DICOM files", next=then))
+    told = spec.labels or ""
+    tag = told.removeprefix(_TAG) if told.startswith(_TAG) else None
+    labels = Path(told).expanduser() if told and tag is None else None
+    if labels and not labels.is_file():
+        raise bad_source(
+            repr(folder), Fault("no such table of labels", str(labels), f"one of {', '.join(rows.SUFFIXES)}")
+        )
+    return open_dicom(
+        path,
+        key=access.key,
+        labels=labels,
+        columns=spec.columns,
+        tag=tag,
+        limits=spec.limits,
+        burned_in=spec.burned_in,
+    )
+
+
+def _holds_dicom(folder: Path) -> bool:
+    """Whether most of the first files are DICOM, by their mark; what a reader leaves beside them does not count."""
+    looked, marks = 0, 0
+    for name, path in walk(folder, lambda _: None):
+        if any(map(is_clutter, name.split("/"))) or path.suffix.lower() in rows.SUFFIXES or not path.is_file():
+            continue
+        with suppress(OSError), path.open("rb") as file:
+            looked, marks = looked + 1, marks + is_dicom(file.read(132))
+        if looked == _LOOKED_AT:
+            break
+    return 2 * marks > looked
+
+
+def _open_file(file: Path | RemoteFile, spec: DataSpec) -> AbstractContextManager[Source]:
+    name = file.name.lower()
+    if name.endswith(".npz"):
+        return open_arrays(file)
+    if name.endswith(archives.SUFFIXES):
+        return open_archive(file)
+    if name.endswith(rows.SUFFIXES):
+        return open_table(file, spec.columns, spec.root)
+    raise bad_source(str(file), Fault("not a kind of source we take", str(file), _KINDS, file.suffix or "no suffix"))
+
+
+@contextmanager
+def _open_folder(path: Path, spec: DataSpec) -> Iterator[Source]:
+    if spec.labels:
+        then = "give the table itself as the source, with this folder as its --root"
+        raise bad_source(
+            str(path), Fault("labels are for DICOM films", spec.labels, "a folder of DICOM files", next=then)
+        )
     refused: list[tuple[str, str]] = []
 
     def unreadable(error: OSError) -> None:
         refused.append((str(error.filename), error.strerror or str(error)))
 
-    files = dict(_walk(path, unreadable))
+    files = dict(walk(path, unreadable))
     layout = place(files)
     refused += layout.refused
     items: list[Item] = []
@@ -62,23 +183,15 @@ def _open_folder(path: Path) -> Iterator[Source]:
             items.append(Item(name, label, split, info.st_size, files[name].read_bytes))
         else:
             refused.append((name, "not a plain file"))
-    yield Source(len(items), iter(items), refused, layout.notes)
+    yield Source(len(items), iter(items), refused, layout.notes, labels=layout.labels)
 
 
-def _walk(root: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[str, Path]]:
-    """Files below the folder by their path inside it, in order; linked folders are entered, each once."""
-    seen: set[tuple[int, int]] = set()
-    for folder, inner, names in os.walk(root, followlinks=True, onerror=unreadable):
-        info = Path(folder).stat()
-        if (info.st_dev, info.st_ino) in seen:
-            inner.clear()
-            continue
-        seen.add((info.st_dev, info.st_ino))
-        inner.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            inside = path.relative_to(root).as_posix()
-            yield inside.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), path
+@contextmanager
+def _open_remote_folder(folder: RemoteFolder) -> Iterator[Source]:
+    files = folder.files()
+    layout = place(files)
+    items = (Item(name, label, split, *files[name]) for name, (split, label) in layout.places.items())
+    yield Source(len(layout.places), items, layout.refused, layout.notes, labels=layout.labels, readers=READERS)
 
 
 # Each option of phantom:, and the values that make sense for it.
@@ -97,12 +210,12 @@ _WHOLE = ("n", "seed", "size")
 
 
 @contextmanager
-def _open_phantoms(source: str) -> Iterator[Source]:
-    options = _phantom_options(source.partition(":")[2])
+def _open_phantoms(text: str) -> Iterator[Source]:
+    options = _phantom_options(text)
     scanner = Scanner(**{key: value for key, value in options.items() if key in Scanner.__dataclass_fields__})
     n, seed, size = (int(options.get(key, default)) for key, default in (("n", 4000), ("seed", 0), ("size", 64)))
     films = draw(n, seed=seed, size=size, positive=options.get("positive", 0.5), scanner=scanner)
-    yield Source(n, map(_phantom_item, films), subjects_known=True)
+    yield Source(n, map(_phantom_item, films), subjects_known=True, labels=frozenset(CLASSES))
 
 
 def _phantom_item(film: Phantom) -> Item:

@@ -53,7 +53,8 @@ def divide(groups: Sequence[Group], fractions: Mapping[str, float], seed: int) -
     def need(split: str, group: Group) -> tuple[int, float]:
         lacking = sum(have[split][label] == 0 for label in group.classes)
         filled = sum(
-            count * have[split][label] / (shares[split] * totals[label]) for label, count in group.classes.items()
+            count * have[split][label] / (shares[split] * totals[label])
+            for label, count in sorted(group.classes.items())
         )
         return lacking, -filled / sum(group.classes.values())
 

@@ -2,74 +2,87 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rounds.core.errors import BadImage, Fault
 from rounds.core.specs import Limits
 from rounds.data.items import Item, Source
 from rounds.imaging.decode import decode
+from rounds.imaging.dicom import is_dicom
+from rounds.imaging.likeness import Look, look
 from rounds.imaging.packed import FilmWriter
 
 Progress = Callable[[int, int], None]
 
 _THREADS = min(8, os.cpu_count() or 1)
-_AHEAD = 4 * _THREADS
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A film whose bytes the writer holds under `digest`; `pixels` is a digest of what they decode to."""
+    """A film whose bytes the writer holds under `digest`, and what they look like."""
 
     name: str
     label: str
     split: str | None
     subject: str
     digest: str
-    pixels: str
+    look: Look
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What the operator calls it."""
+        return self.origin or self.name
+
+    @property
+    def pixels(self) -> str:
+        """A digest of what the bytes decode to."""
+        return self.look.pixels
 
 
 @dataclass
 class Yield:
-    """What came of a source: films, refused files, the classes that occur, and names that gave no subject."""
+    """What came of a source: films, refused files, and the classes that occur."""
 
     taken: list[Taken] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     offered: set[str] = field(default_factory=set)
-    without_subject: int = 0
 
 
-def take(
-    source: Source, writer: FilmWriter, limits: Limits, subject: re.Pattern[str] | None, progress: Progress | None
-) -> Yield:
+def take(source: Source, writer: FilmWriter, limits: Limits, progress: Progress | None = None) -> Yield:
     """Reads, decodes and keeps the items of a source in their order, a few at a time."""
     found = Yield(refused=list(source.refused))
-    waiting: deque[tuple[Item, bytes, Future[str]]] = deque()
+    waiting: deque[tuple[Item, Future[tuple[bytes, Look]]]] = deque()
 
     def settle() -> None:
-        item, data, pixels = waiting.popleft()
+        item, looked = waiting.popleft()
         try:
-            film = _taken(item, subject, writer, data, pixels.result())
-        except BadImage as error:
-            found.refused.append((item.name, _reason(error)))
+            data, seen = looked.result()
+        except (OSError, BadImage) as error:
+            found.refused.append((item.origin or item.name, _reason(error)))
         else:
+            whose = item.subject or item.name
+            film = Taken(
+                item.name, item.label, item.split, whose, writer.keep(data), seen, item.attributes, item.origin
+            )
             found.taken.append(film)
-            found.without_subject += subject is not None and film.subject == film.name
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(max(_THREADS, source.readers)) as pool:
         for number, item in enumerate(source.items, 1):
             found.offered.add(item.label)
-            try:
-                data = _read(item, limits)
-                waiting.append((item, data, pool.submit(_pixels_digest, data, limits)))
-            except (OSError, BadImage) as error:
-                found.refused.append((item.name, _reason(error)))
-            if len(waiting) >= _AHEAD:
+            if source.readers > 1:
+                waiting.append((item, pool.submit(_read_and_look, item, limits)))
+            else:
+                try:
+                    waiting.append((item, pool.submit(_look, _read(item, limits), limits)))
+                except (OSError, BadImage) as error:
+                    found.refused.append((item.origin or item.name, _reason(error)))
+            if len(waiting) >= 4 * _THREADS + source.readers:
                 settle()
             if progress:
                 progress(number, source.total)
@@ -80,24 +93,29 @@ def take(
 
 
 def _read(item: Item, limits: Limits) -> bytes:
+    """The item's bytes. Raises: BadImage for too many, and for a DICOM file, which says whose film it is."""
     if item.size > limits.max_bytes:
         fault = Fault("the file is too large", "", f"at most {limits.max_bytes:,} bytes", f"{item.size:,} bytes")
         raise BadImage("the image is over a limit", [fault], status=413)
-    return item.read()
+    data = item.read()
+    if is_dicom(data):
+        then = "give the folder that holds it as dicom:FOLDER, with --labels TABLE or --label-tag KEYWORD"
+        raise BadImage("the image is not taken", [Fault("a DICOM file, which says whose film it is", next=then)])
+    return data
 
 
-def _pixels_digest(data: bytes, limits: Limits) -> str:
-    pixels = decode(data, limits)
-    total = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
-    total.update(pixels.data)
-    return total.hexdigest()
+def _read_and_look(item: Item, limits: Limits) -> tuple[bytes, Look]:
+    return _look(_read(item, limits), limits)
 
 
-def _taken(item: Item, subject: re.Pattern[str] | None, writer: FilmWriter, data: bytes, pixels: str) -> Taken:
-    found = subject.search(item.name) if subject else None
-    whose = (found.group(1) if found.re.groups else found.group()) if found else None
-    own = item.subject if subject is None else None
-    return Taken(item.name, item.label, item.split, whose or own or item.name, writer.keep(data), pixels)
+def _look(data: bytes, limits: Limits) -> tuple[bytes, Look]:
+    # Bytes were counted as they lie in the source: pixels that a DICOM film is unpacked to may be more.
+    return data, look_at(data, replace(limits, max_bytes=max(limits.max_bytes, len(data))))
+
+
+def look_at(data: bytes, limits: Limits) -> Look:
+    """Decode once and look. Raises: BadImage."""
+    return look(decode(data, limits))
 
 
 def _reason(error: OSError | BadImage) -> str:

@@ -25,7 +25,9 @@ def curves(
     """Everything the page draws, for true classes y (n,), labels (n,) and probabilities (n, k).
 
     `roc`: a curve for the positive class, or one for each class against the rest: {"class", "auc", "fpr", "tpr",
-    "threshold"} (lists, at most 201 points). `operating`: {"fpr", "tpr", "threshold"} for two classes, else null.
+    "threshold"} (lists, at most 201 points). `pr`: {"recall", "precision", "prevalence"} of two classes, else null.
+    `operating`: {"fpr", "tpr", "precision", "threshold"} for two classes, else null ("precision" null where no film was
+    called positive).
     `reliability`: a list of {"low", "high", "n", "mean", "share", "share_low", "share_high"} for each bin that holds
     films (exact 95 % intervals of the share, films taken as independent). `scores`: {"edges": 21 numbers, "counts":
     {class: 20 numbers}}, the probability of the last class (two classes) or of the true class, by true class.
@@ -33,6 +35,7 @@ def curves(
     positives = (1,) if len(classes) == 2 else range(len(classes))
     return {
         "roc": [_roc(classes[c], (y == c).astype(np.int64), probabilities[:, c]) for c in positives],
+        "pr": _precision(y, probabilities[:, 1]) if len(classes) == 2 and (y == 1).any() else None,
         "operating": _operating(calibration, y, label),
         "reliability": _reliability(y, probabilities),
         "scores": _histogram(classes, y, probabilities),
@@ -57,11 +60,25 @@ def _roc(name: str, positive: Ints, score: Floats) -> dict[str, Any]:
     }
 
 
-def _operating(calibration: Calibration, y: Ints, label: Ints) -> dict[str, float] | None:
+def _precision(y: Ints, score: Floats) -> dict[str, Any]:
+    order = np.argsort(-score, kind="stable")
+    last_of_ties = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    hits = (y[order] == 1).cumsum()[last_of_ties]
+    kept = np.unique(np.linspace(0, len(hits) - 1, min(len(hits), POINTS)).round().astype(np.int64))
+    return {
+        "recall": (hits[kept] / hits[-1]).tolist(),
+        "precision": (hits[kept] / (last_of_ties[kept] + 1)).tolist(),
+        "prevalence": float((y == 1).mean()),
+    }
+
+
+def _operating(calibration: Calibration, y: Ints, label: Ints) -> dict[str, float | None] | None:
     if calibration.threshold is None:
         return None
     shares = [float((label[y == c] == 1).mean()) if (y == c).any() else 0.0 for c in (0, 1)]
-    return {"fpr": shares[0], "tpr": shares[1], "threshold": calibration.threshold}
+    called = label == 1
+    precision = float((y[called] == 1).mean()) if called.any() else None
+    return {"fpr": shares[0], "tpr": shares[1], "precision": precision, "threshold": calibration.threshold}
 
 
 def _reliability(y: Ints, probabilities: Floats) -> list[dict[str, float]]:

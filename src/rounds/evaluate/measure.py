@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rounds.core.errors import BadSource, Fault
 from rounds.core.records import Bundle, DatasetVersion, EvalReport, Metric
 from rounds.evaluate.curves import curves
+from rounds.evaluate.slices import slices
 from rounds.imaging.packed import Films
 from rounds.runtime.predictor import Predictor
 from rounds.runtime.verdict import decide
@@ -26,8 +27,8 @@ BATCH = 32
 class Measured:
     """What a bundle says of each of n films of a split, aligned: `y` int64 (n,) the true class (index into the
     bundle's classes), `logits` float32 (n, k) before temperature and bias, `probabilities` float64 (n, k), `label`
-    int64 (n,) at the operating point, the films' `subjects` and image `digests`, and milliseconds of the network a
-    film in batches of 32."""
+    int64 (n,) at the operating point, the films' `subjects`, image `digests`, `names`, `attributes` and places `index`
+    int64 (n,) in the data set, and milliseconds of the network a film in batches of 32."""
 
     split: str
     y: npt.NDArray[np.int64]
@@ -36,6 +37,9 @@ class Measured:
     label: npt.NDArray[np.int64]
     subjects: Sequence[str]
     digests: Sequence[str]
+    names: Sequence[str]
+    attributes: Sequence[Mapping[str, str]]
+    index: npt.NDArray[np.int64]
     ms: float
 
     def __len__(self) -> int:
@@ -58,22 +62,31 @@ def score(bundle: Bundle, dataset: DatasetVersion, split: str | None = None, *, 
     ms = (time.perf_counter() - started) * 1e3 / len(rows)
     label, probabilities = decide(bundle.calibration, said.logits)
     return Measured(
-        chosen, rename[rows.labels], said.logits, probabilities, label, rows.subjects, rows.digests, ms
+        chosen, rename[rows.labels], said.logits, probabilities, label, rows.subjects, rows.digests, rows.names,
+        rows.attributes, rows.index, ms,
     )  # fmt: skip
 
 
 def measure(
-    bundle: Bundle, dataset: DatasetVersion, split: str | None = None, *, threads: int = 1, seed: int = 0
+    bundle: Bundle,
+    dataset: DatasetVersion,
+    split: str | None = None,
+    *,
+    threads: int = 1,
+    seed: int = 0,
+    cut: Sequence[str] = (),
 ) -> EvalReport:
-    """The bundle's metrics on one split (`test`, else `val`), each with a 95 % interval from a bootstrap over
-    subjects.
+    """The bundle's metrics on one split (`test`, else `val`), each with a 95 % interval over subjects, and its slices:
+    of the attributes in `cut`, by default of all that have few values.
 
-    `accuracy`, `sensitivity` and the like are those of the operating point. Raises what `score` raises.
+    `accuracy`, `sensitivity` and the like are those of the operating point. Raises what `score` and `slices` raise.
     """
-    return report(bundle, dataset, score(bundle, dataset, split, threads=threads), seed=seed)
+    return report(bundle, dataset, score(bundle, dataset, split, threads=threads), seed=seed, cut=cut)
 
 
-def report(bundle: Bundle, dataset: DatasetVersion, measured: Measured, *, seed: int = 0) -> EvalReport:
+def report(
+    bundle: Bundle, dataset: DatasetVersion, measured: Measured, *, seed: int = 0, cut: Sequence[str] = ()
+) -> EvalReport:
     """The report on films that `score` has already measured.
 
     A metric that cannot be told, since the split has no film of a class, is left out.
@@ -93,6 +106,7 @@ def report(bundle: Bundle, dataset: DatasetVersion, measured: Measured, *, seed:
         metrics={name: Metric(value, *bounds[name]) for name, value in values.items() if np.isfinite(value)},
         confusion=tuple(tuple(int(count) for count in row) for row in table),
         curves={**drawn, "ms": measured.ms, "subjects": len(set(measured.subjects))},
+        slices=slices(measured.attributes, y, label, probabilities, measured.subjects, cut),
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
@@ -29,9 +32,11 @@ class Mirrored(nn.Module):
         self.net = net
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, embedding, activation = self.net(image)
-        logits_m, embedding_m, activation_m = self.net(image.flip(3))
-        return (logits + logits_m) / 2, (embedding + embedding_m) / 2, (activation + activation_m.flip(3)) / 2
+        # One batch of both: two passes took 1.2 times as long for a single film in int8 (ResNet-18 at 64 pixels).
+        logits, embedding, activation = self.net(torch.cat([image, image.flip(3)]))
+        straight, mirrored = activation.unflatten(0, (2, -1))
+        both = [output.unflatten(0, (2, -1)).mean(0) for output in (logits, embedding)]
+        return both[0], both[1], (straight + mirrored.flip(3)) / 2
 
 
 def to_onnx(net: nn.Module, *, channels: int, size: int) -> bytes:
@@ -61,6 +66,21 @@ def to_onnx(net: nn.Module, *, channels: int, size: int) -> bytes:
         finally:
             logger.setLevel(level)
     return sink.getvalue()
+
+
+def folded(model: bytes) -> bytes:
+    """The graph with its constants computed and its batch norms folded into the convolutions before them.
+
+    Raises what ONNX Runtime raises where it cannot run the graph.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "folded.onnx"
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 4
+        ort.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+        return path.read_bytes()
 
 
 def check_parity(net: nn.Module, network: Network, films: npt.NDArray[np.uint8], tolerance: float) -> float:

@@ -140,6 +140,16 @@ class FilmWriter:
                 self._file.write(data)
         return key
 
+    def read(self, key: str) -> bytes:
+        """The bytes that are kept under this digest. Raises: NotWritable."""
+        number, offset, length = self._places[key]
+        with _writing(self._part.parent):
+            if self._file is not None:
+                self._file.flush()
+            with pack_path(self._part, number).open("rb") as file:
+                file.seek(offset)
+                return file.read(length)
+
     def finish(
         self, name: str, classes: Sequence[str], kept: Sequence[Kept], *, subjects_known: bool, notes: Sequence[str]
     ) -> DatasetVersion:

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from rounds.core.specs import Fit, ImagingSpec, Limits
 from rounds.imaging.decode import decode
+from rounds.imaging.dicom import is_dicom
 
 Pixels = NDArray[np.uint8]
 
 
 def to_pixels(data: bytes, spec: ImagingSpec, limits: Limits = Limits()) -> Pixels:  # noqa: B008 (frozen)
-    """Decode PNG or JPEG bytes and fit them: uint8 (channels, size, size). Raises BadImage as `decode` does."""
+    """Decode an image and fit it: uint8 (channels, size, size). Raises BadImage as `decode` does."""
     return fit(decode(data, limits), spec)
 
 
@@ -41,6 +42,12 @@ def fit(array: Pixels, spec: ImagingSpec) -> Pixels:
     if gray:
         return np.repeat(array[None], spec.channels, axis=0)
     return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def without_names(data: bytes, limits: Limits = Limits()) -> bytes:  # noqa: B008 (frozen)
+    """The bytes as they may be kept: of a DICOM film its pixels as PNG, of any other image all. Raises BadImage as
+    `decode` does."""
+    return encode_png(decode(data, limits)) if is_dicom(data) else data
 
 
 def encode_png(pixels: Pixels) -> bytes:

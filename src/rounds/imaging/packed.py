@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
+    def take(self, places: Sequence[int]) -> Rows:
+        """The rows at these places."""
+        columns = (self.subjects, self.digests, self.names, self.attributes)
+        return Rows(self.index[places], self.labels[places], *([column[i] for i in places] for column in columns))  # type: ignore[arg-type]
+
 
 class Films:
     """The films of one data set, in manifest order: by split, class, image digest and name.
@@ -103,6 +108,10 @@ class Films:
         """The original bytes of one film, checked against its digest. Raises: DamagedData."""
         return read_bytes(self._path, self._rows[index])
 
+    def split(self, index: int) -> str:
+        """The split of one film."""
+        return self._rows[index].split
+
     def rows(self, split: str | None = None) -> Rows:
         """What the manifest says of one split's films, or of all; empty for a split that is not there."""
         picked = [index for index, row in enumerate(self._rows) if split in (None, row.split)]
@@ -115,6 +124,10 @@ class Films:
             names=[self._rows[index].name for index in picked],
             attributes=[attributes_of(self._rows[index]) for index in picked],
         )
+
+    def splits(self) -> list[str]:
+        """The split of each film, by index."""
+        return [row.split for row in self._rows]
 
     def pixels(self, spec: ImagingSpec) -> NDArray[np.uint8]:
         """All films as the network sees them: read-only uint8 (n, channels, size, size), memory-mapped.

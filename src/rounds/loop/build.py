@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-import subprocess
+import json
 from pathlib import Path
 from typing import Any
 
-import rounds.core
-from rounds.core.errors import Fault, WorldFault
-from rounds.core.ids import plain, restore
+from rounds.core.errors import Fault, NotWritable, WorldFault
+from rounds.core.ids import plain, restore, write_whole
 from rounds.core.ports import Ports
-from rounds.core.records import Bundle, TrainedRun
+from rounds.core.records import Bundle, DatasetVersion, TrainedRun
 from rounds.core.specs import ExportSpec, TrainSpec
 from rounds.costs.meter import metered
 from rounds.export.pack import pack
-from rounds.loop import intake
+from rounds.loop import checking, intake
+from rounds.loop.entering import BUNDLES, enter
 from rounds.registry.catalogue import Catalogue
 from rounds.train.fit import fit
+from rounds.train.resume import unfinished
+from rounds.train.sheet import contact_sheet as train_sheet
+from rounds.train.surroundings import code_revision
 
 
 def train(ports: Ports, spec: TrainSpec, export_spec: ExportSpec) -> dict[str, Any]:
-    """Fit, track, pack; the public answer of `rounds train`."""
-    dataset = intake.find(ports, spec.data)
+    """Fit, track, pack; the public answer of `rounds train`. LeakFound where films stand in two splits."""
+    return _train(ports, spec, intake.find(ports, spec.data), export_spec)
+
+
+def resume(ports: Ports, ref: str, export_spec: ExportSpec) -> dict[str, Any]:
+    """Go on with a run that was cut off, as it began and on the same films; the answer of `train`."""
+    state = unfinished(ports.checkpoints, ref)
+    began = json.loads((ports.checkpoints / state.run / "config.json").read_bytes())
+    spec: TrainSpec = restore(TrainSpec, began)
+    return _train(ports, spec, intake.find(ports, state.data or spec.data), export_spec, state.run)
+
+
+def contact_sheet(ports: Ports, spec: TrainSpec, path: Path) -> None:
+    """Draw what a network would be shown by this training, as a PNG file; NotWritable."""
+    drawn = train_sheet(spec, intake.find(ports, spec.data))
+    try:
+        write_whole(path, drawn)
+    except OSError as error:
+        fault = Fault(error.strerror or str(error), str(path), "a place to write a picture")
+        raise NotWritable("the contact sheet cannot be kept", [fault]) from error
+
+
+def _train(
+    ports: Ports, spec: TrainSpec, dataset: DatasetVersion, export_spec: ExportSpec, cut_off: str | None = None
+) -> dict[str, Any]:
+    checking.refuse_leaks(ports, dataset)
     with metered(ports.ledger, ports.clock, "train", dataset.digest):
-        run = fit(spec, dataset, runs=ports.runs, folder=ports.checkpoints, code=code_revision())
+        run = fit(spec, dataset, runs=ports.runs, folder=ports.checkpoints, code=code_revision(), resume=cut_off)
     record = plain(run) | {"checkpoint": str(run.checkpoint.relative_to(ports.home))}
     evidence: dict[str, Any] = {
         "run": run.run,
@@ -33,7 +60,9 @@ def train(ports: Ports, spec: TrainSpec, export_spec: ExportSpec) -> dict[str, A
         "seed": spec.seed,
     }
     ports.events.append("trained", who="train", why=f"on {dataset.name}", evidence=evidence | {"record": record})
-    return _answer(run, _pack(ports, run, export_spec))
+    bundle = _pack(ports, run, export_spec)
+    enter(ports, run, dataset, bundle)
+    return _answer(run, bundle)
 
 
 def export(ports: Ports, ref: str, export_spec: ExportSpec) -> dict[str, Any]:
@@ -45,34 +74,9 @@ def export(ports: Ports, ref: str, export_spec: ExportSpec) -> dict[str, Any]:
         fault = Fault("the weights are gone", str(run.checkpoint), "a checkpoint", "no file", "train again")
         raise WorldFault(f"run {run.run} cannot be packed", [fault])
     bundle = _pack(ports, run, export_spec)
-    return {"run": run.run, "bundle": bundle.digest, "path": str(bundle.path)}
-
-
-def interrupted(ports: Ports) -> list[str]:
-    """What earlier commands left unfinished, said once: their runs are closed as killed, their whole checkpoints
-    stay."""
-    from rounds.train.resume import interrupted as cut_off
-
     if ports.runs is not None:
-        ports.runs.unfinished()
-    return [str(found) for found in cut_off(ports.checkpoints)]
-
-
-def code_revision() -> str:
-    """The git revision of the code in use with `+` where it was changed since, or the version of the installed
-    package."""
-    place = Path(rounds.core.__file__).parent
-    try:
-        git = ["git", "-C", str(place)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        state = subprocess.run(
-            [*git, "status", "--porcelain", "--", str(place.parent)], capture_output=True, timeout=10
-        )
-        return head.stdout.strip() + ("+" if state.stdout.strip() else "")
-    except (OSError, subprocess.SubprocessError):
-        from importlib.metadata import version
-
-        return f"rounds {version('rounds')}"
+        ports.runs.keep(run.run, bundle.path, BUNDLES)
+    return {"run": run.run, "bundle": bundle.digest, "path": str(bundle.path)}
 
 
 def _pack(ports: Ports, run: TrainedRun, spec: ExportSpec) -> Bundle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rounds.core.ports import Ports
 from rounds.core.records import Act, Bundle, Captured, DatasetVersion, Decision, Label
 from rounds.core.specs import PolicySpec
 from rounds.costs.meter import metered
+from rounds.data import looks
 from rounds.data.assemble import assemble
 from rounds.evaluate.recalibrate import recalibrate as refit
 from rounds.imaging.packed import Film, Films
@@ -152,6 +154,8 @@ def collect(ports: Ports, bundle: Bundle, changed: Sequence[Captured], name: str
     """
     base = intake.find(ports, bundle.parents.data)
     rows = _learnable(ports, base)
+    # one picture in two splits would be a leak, on which nothing is trained
+    rows = [rows[place] for place in looks.unseen(base, [partial(ports.blobs.get, row.image) for row in rows])]
     films = _films(ports, base, rows, {row.prediction for row in changed})
     dataset = assemble(
         name or base.name,

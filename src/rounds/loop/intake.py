@@ -19,11 +19,14 @@ from rounds.registry.catalogue import Catalogue
 Progress = Callable[[int, int], None]
 
 
-def prepare(ports: Ports, spec: DataSpec, *, progress: Progress | None = None) -> Prepared:
-    """Take a source in and append `prepared`; LeakFound and BadSource leave neither files nor an event behind."""
+def prepare(ports: Ports, spec: DataSpec, *, mirror: str | None = None, progress: Progress | None = None) -> Prepared:
+    """Take sources in and append `prepared`; LeakFound and BadSource leave neither files nor an event behind."""
+    cache = ports.home / "cache"
     with metered(ports.ledger, ports.clock, "prepare", spec.name):
-        prepared = preparing.prepare(spec, folder=ports.datasets, progress=progress)
-    enter(ports, prepared.dataset, why=f"{prepared.taken} films from {spec.source}")
+        prepared = preparing.prepare(
+            spec, folder=ports.datasets, key=ports.secret, cache=cache, mirror=mirror, progress=progress
+        )
+    enter(ports, prepared.dataset, why=f"{prepared.taken} films from {' and '.join((spec.source, *spec.more))}")
     return prepared
 
 

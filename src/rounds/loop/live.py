@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,15 @@ from rounds.core.ids import new_id
 from rounds.core.ports import Ports
 from rounds.core.records import Captured, Finding, Label, ModelVersion, Prediction, PredictRequest
 from rounds.core.specs import ImagingSpec, MonitorSpec, ServeSpec
-from rounds.imaging.fit import to_pixels
+from rounds.imaging.dicom import is_dicom
+from rounds.imaging.fit import to_pixels, without_names
 from rounds.registry.catalogue import Catalogue
 from rounds.serve.batcher import Batcher
 from rounds.serve.swap import Answered, Seat, Seated
 
 Pixels = npt.NDArray[np.uint8]
 Tell = Callable[[str, Mapping[str, Any]], None]
+T = TypeVar("T")
 
 # Up to this many bytes a film is decoded in the batch thread: handing it to another thread costs more than decoding it.
 SMALL_BYTES = 16 * 1024
@@ -130,19 +133,23 @@ class Live:
         seated = self._seat.current
         if seated is None or self._batcher is None:
             raise self.vacancy()
+        if is_dicom(request.data):
+            # What is kept of it, and may be trained on, says nobody's name.
+            request = replace(request, data=await self._beside(without_names, request.data, self._spec.limits))
         if len(request.data) <= SMALL_BYTES:
             return await self._batcher.submit(_Film(request, began))
-        pixels = await self._decode(request.data, seated.bundle.imaging)
+        pixels = await self._beside(to_pixels, request.data, seated.bundle.imaging, self._spec.limits)
         return await self._batcher.submit(_Film(request, began, pixels, seated.bundle.imaging))
 
-    async def _decode(self, data: bytes, imaging: ImagingSpec) -> Pixels:
+    async def _beside(self, work: Callable[..., T], *given: Any) -> T:
+        """Do the work beside the batch thread, where the queue has room for it."""
         if self.depth >= self._spec.max_queue:
             full = Fault("the queue is full", expected=f"at most {self._spec.max_queue} waiting requests")
             raise WorldFault("the server is overloaded", [full])
         self._decoding += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._decoders, to_pixels, data, imaging, self._spec.limits)
+            return await loop.run_in_executor(self._decoders, partial(work, *given))
         finally:
             self._decoding -= 1
 

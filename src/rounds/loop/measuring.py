@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,11 @@ from rounds.core.ids import canonical
 from rounds.core.ports import Ports
 from rounds.core.records import Bundle, Captured, DatasetVersion, EvalReport, Label
 from rounds.costs.meter import metered
-from rounds.evaluate.measure import measure, score
+from rounds.evaluate import measure
+from rounds.evaluate.compare import compare
+from rounds.evaluate.measure import score
+from rounds.evaluate.mistakes import Mistake, mistakes
+from rounds.evaluate.robustness import robustness
 from rounds.imaging.fit import to_pixels
 from rounds.imaging.packed import ADMITTED
 from rounds.loop import intake
@@ -33,16 +39,46 @@ def open_bundle(ports: Ports, ref: str) -> Bundle:
     return bundles.read(ports.home / Catalogue.of(ports.events.read()).bundle(ref).path)
 
 
-def evaluate(ports: Ports, ref: str, data: str, split: str | None = None) -> tuple[Bundle, EvalReport]:
-    """Measure a bundle, unchanged, on one split; the report is kept and tied to the bundle by an event."""
+class Evaluation(NamedTuple):
+    """A bundle, what was measured of it, and the films on which it was surest and wrong."""
+
+    bundle: Bundle
+    report: EvalReport
+    mistakes: list[Mistake]
+
+
+def evaluate(
+    ports: Ports,
+    ref: str,
+    data: str,
+    split: str | None = None,
+    *,
+    against: str | None = None,
+    cut: Sequence[str] = (),
+    harmed: bool = False,
+) -> Evaluation:
+    """Measure a bundle, unchanged, on one split; the report is kept and tied to the bundle by an event.
+
+    `against` names a bundle to compare it with on the same films, `cut` the attributes to slice by (else all that
+    have few values); `harmed` adds the robustness curve.
+    """
     bundle, dataset = open_bundle(ports, ref), intake.find(ports, data)
+    other = open_bundle(ports, against) if against else None
     with metered(ports.ledger, ports.clock, "evaluate", bundle.digest):
-        report = measure(bundle, dataset, split)
+        measured = score(bundle, dataset, split)
+        report = measure.report(bundle, dataset, measured, cut=cut)
+        more: dict[str, Any] = {}
+        if other:
+            more["comparison"] = compare(bundle, measured, other, score(other, dataset, measured.split))
+        if harmed:
+            more["robustness"] = robustness(bundle, dataset, measured)
+        report = replace(report, curves={**report.curves, **more})
+        wrong = mistakes(bundle, dataset, measured)
     kept = ports.blobs.put(canonical(report))
     evidence = {"bundle": report.bundle, "data": report.data, "split": report.split, "report": kept}
     values = {name: metric.value for name, metric in report.metrics.items()}
     ports.events.append("evaluated", who="evaluate", why=f"on {dataset.name}", evidence=evidence | {"metrics": values})
-    return bundle, report
+    return Evaluation(bundle, report, wrong)
 
 
 def on_split(bundle: Bundle, dataset: DatasetVersion, split: str) -> tuple[Evidence, float]:

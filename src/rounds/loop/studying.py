@@ -17,7 +17,7 @@ from rounds.core.errors import BadSource, Fault
 from rounds.core.ids import plain
 from rounds.core.ports import Ports
 from rounds.core.records import DatasetVersion, Metric
-from rounds.core.specs import Axis, StudySpec, TrainSpec
+from rounds.core.specs import Axis, TrainSpec
 from rounds.costs.meter import metered
 from rounds.data.split import divide, groups_of
 from rounds.imaging.packed import Films, Rows
@@ -29,7 +29,7 @@ from rounds.stats.metrics import metrics
 from rounds.train.fit import fit
 from rounds.train.judge import probabilities
 from rounds.train.surroundings import code_revision
-from rounds.train.tune import Compose, Search, Trial, compare, tune
+from rounds.train.tune import Compose, Search, StudySpec, Trial, compare, tune
 
 SEALED = "test"
 

@@ -17,7 +17,8 @@ class Network(nn.Module, ABC):
         """Answer a batch.
 
         `pixels`: uint8 (n, c, h, w), 0..255; floats of that range are taken too. Returns float32 logits (n, k),
-        embedding (n, d) with d <= 128, and activation (n, k, h', w'): each class's weights over the last feature map.
+        embedding (n, d) of the network's own width d, and activation (n, k, h', w'): each class's weights over the last
+        feature map.
         """
 
     @abstractmethod

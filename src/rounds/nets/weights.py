@@ -6,7 +6,7 @@ import io
 import pickle
 import zipfile
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -38,7 +38,8 @@ def load_weights(path: Path) -> Network:
             if (broken := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"bad checksum of {broken}")
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        net = build(ModelSpec(**saved["model"]), **saved["shape"])
+        # Its own weights follow: the pretrained ones that it started from are not fetched again.
+        net = build(replace(ModelSpec(**saved["model"]), pretrained=False), **saved["shape"])
         net.load_state_dict(saved["tensors"])
     except FileNotFoundError as error:
         fault = Fault("no such checkpoint", str(path), next="train again, or name a finished run")

@@ -32,7 +32,8 @@ from scipy.special import ndtri
 from rounds.core.errors import Fault, OurFault
 from rounds.core.records import Check, GateReport
 from rounds.core.specs import GateSpec
-from rounds.stats.metrics import auc_delong, ece, paired_auc
+from rounds.stats.intervals import auc_change, auc_interval
+from rounds.stats.metrics import ece
 from rounds.stats.paired import exact, labels_needed, power
 from rounds.stats.spending import alpha_of, sealed_alpha
 
@@ -146,10 +147,11 @@ def _ranking(candidate: Evidence, champion: Evidence, spec: GateSpec, level: flo
     drop, deviation = 0.0, 0.0
     columns = _columns(candidate)
     for c in columns:
-        change, variance = paired_auc(candidate.y == c, candidate.probabilities[:, c], champion.probabilities[:, c])
+        ours, theirs = candidate.probabilities[:, c], champion.probabilities[:, c]
+        change, error = auc_change((candidate.y == c).astype(np.int64), ours, theirs, spec.max_auc_drop)
         drop -= change / len(columns)
         # A mean deviates by at most the mean of the deviations, however the classes' areas depend on each other.
-        deviation += float(np.sqrt(max(variance, 0.0))) / len(columns)
+        deviation += error / len(columns)
     shown = bool(drop + float(-ndtri(level)) * deviation <= spec.max_auc_drop)
     note = f"one bit: AUC on the sealed test set not lower by more than {spec.max_auc_drop:g}, level {level:.3g}"
     return Check("sealed_ranking", None, None, shown, note)
@@ -201,14 +203,17 @@ def _floors(evidence: Evidence, spec: GateSpec) -> list[Check]:
 
 
 def _auc_low(evidence: Evidence, alpha: float) -> float:
-    """The lower bound of the (macro one-vs-rest) AUC; NaN where a class has fewer than two films."""
-    value, deviation = 0.0, 0.0
-    columns = _columns(evidence)
+    """The lower bound of the (macro one-vs-rest) AUC; NaN where a class has fewer than two films.
+
+    A mean deviates by at most the mean of the deviations, however the classes' areas depend on each other.
+    """
+    columns, low = _columns(evidence), 0.0
     for c in columns:
-        area, variance = auc_delong((evidence.y == c).astype(np.int64), evidence.probabilities[:, c])
-        value += area / len(columns)
-        deviation += float(np.sqrt(variance)) / len(columns)
-    return value - float(-ndtri(alpha)) * deviation
+        y = (evidence.y == c).astype(np.int64)
+        enough = min(y.sum(), len(y) - y.sum()) >= 2
+        bound = auc_interval(y, evidence.probabilities[:, c], level=1 - 2 * alpha)[0] if enough else float("nan")
+        low += bound / len(columns)
+    return low
 
 
 def _columns(evidence: Evidence) -> Sequence[int]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 
 from rounds.core.records import Bundle, EvalReport
-from rounds.report import figures
+from rounds.imaging.overlay import overlaid, shown
+from rounds.report import figures, panels
 from rounds.report.drawing import Line
 from rounds.report.figures import METRIC_NAMES, Bin
+from rounds.report.forest import forest
 from rounds.report.pages import decimal, render
 
 MEANINGS = {
@@ -22,21 +27,41 @@ MEANINGS = {
     "specificity": "the share of the other class that was left alone",
     "f1": "the harmonic mean of sensitivity and positive predictive value",
     "brier": "the mean squared error of the probabilities; lower is better",
-    "ece": "how far stated probabilities lie from observed shares; lower is better",
+    "ece": "how far stated probabilities lie from observed shares; too high where films are few, lower is better",
+    "average_precision": "the mean precision over the films of the positive class, as they come by falling score",
 }
 MANY_MEANINGS = {
     "auc": "the same for each class against the rest, averaged over the classes",
     "accuracy": "the share of films that were given the right class",
     "f1": "the F1 of each class against the rest, averaged over the classes",
+    "average_precision": "that of each class against the rest, averaged over the classes",
 }
 SHOWN_CLASSES = 6
 
 
-def evaluation_page(report: EvalReport, bundle: Bundle) -> str:
-    """Metrics with their intervals, confusion, curves, and what the bundle is made of; curves that the report does not
-    hold are left out.
+class Wrong(Protocol):
+    """A film that was given the wrong class, as `evaluate.mistakes` finds it."""
 
-    `report.curves` as `evaluate.curves` makes them: roc, operating, reliability, scores, ms, subjects.
+    @property
+    def film(self) -> str: ...
+    @property
+    def true(self) -> str: ...
+    @property
+    def said(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8]: ...
+    @property
+    def heat(self) -> npt.NDArray[np.float32] | None: ...
+
+
+def evaluation_page(report: EvalReport, bundle: Bundle, mistakes: Sequence[Wrong] = ()) -> str:
+    """Metrics with their intervals, confusion, curves, slices, the worst errors, and what the bundle is made of; what
+    the report does not hold is left out.
+
+    `report.curves` as `evaluate.curves` makes them: roc, pr, operating, reliability, scores, ms, subjects, and
+    robustness and comparison as the modules of these names do.
     """
     return render(
         "evaluation.html.j2",
@@ -46,6 +71,13 @@ def evaluation_page(report: EvalReport, bundle: Bundle) -> str:
         bars=figures.metric_bars(report.metrics),
         confusion=figures.confusion_matrix(report.confusion, report.classes),
         drawings=_drawings(report),
+        forest=_forest(report),
+        slices=report.slices,
+        compared=report.curves.get("comparison"),
+        harm=_harm(report),
+        robust=report.curves.get("robustness"),
+        mistakes=[_picture(one) for one in mistakes],
+        wrong=report.n - sum(row[i] for i, row in enumerate(report.confusion)),
         subjects=report.curves.get("subjects"),
         ms=report.curves.get("ms"),
         positive=report.classes[-1] if len(report.classes) == 2 else None,
@@ -81,6 +113,10 @@ def _drawings(report: EvalReport) -> list[Markup]:
     drawn = []
     if curves.get("roc"):
         drawn.append(_roc(curves["roc"], curves.get("operating")))
+    if curves.get("pr"):
+        at = curves.get("operating") or {}
+        point = (at["tpr"], at["precision"]) if at.get("precision") is not None else None
+        drawn.append(panels.precision_recall(curves["pr"], point=point))
     if curves.get("reliability"):
         bins = [Bin(float(row["mean"]), float(row["share"]), int(row["n"])) for row in curves["reliability"]]
         drawn.append(figures.reliability(bins))
@@ -100,6 +136,27 @@ def _roc(curves: Sequence[Mapping[str, Any]], operating: Mapping[str, float] | N
         title = f"ROC curves, the {SHOWN_CLASSES} lowest classes"
     lines = [Line(str(curve.get("class", "")), curve["fpr"], curve["tpr"]) for curve in worst]
     return figures.roc(lines, point=(operating["fpr"], operating["tpr"]) if operating else None, title=title)
+
+
+def _forest(report: EvalReport) -> Markup | None:
+    accuracy = report.metrics.get("accuracy")
+    shown = [row for row in report.slices if "accuracy" in row["metrics"]]
+    return forest(shown, accuracy.value if accuracy else None) if shown else None
+
+
+def _harm(report: EvalReport) -> Markup | None:
+    found = report.curves.get("robustness")
+    return panels.harm(found) if found else None
+
+
+def _picture(one: Wrong) -> dict[str, str]:
+    """A film and its overlay (empty where there is none) as data, with its words."""
+    pictures = {"film": shown(one.pixels), "overlay": b"" if one.heat is None else overlaid(one.pixels, one.heat)}
+    data = {
+        key: f"data:image/jpeg;base64,{b64encode(value).decode()}" if value else "" for key, value in pictures.items()
+    }
+    given = decimal(one.probability) if one.probability >= 0.0005 else "under 0.001"
+    return data | {"true": one.true, "said": one.said, "probability": given, "name": one.film.rpartition("/")[2]}
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:

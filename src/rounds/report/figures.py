@@ -25,6 +25,7 @@ METRIC_NAMES = {
     "f1": "F1",
     "brier": "Brier score",
     "ece": "calibration error",
+    "average_precision": "average precision",
 }
 UNIT = ((0.0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1.0, "1"))
 EVIDENCE_FLOOR = -1.0

@@ -44,9 +44,9 @@ class Reference:
     """What monitoring compares with: one calibration film of each subject, as this bundle's network sees it.
 
     `label` int64 (n,) is the true class (index into the bundle's classes; the predicted one follows from `logits` by
-    `verdict.decide`); `logits` float32 (n, k) before temperature and bias; `embedding` float32 (n, d); `scores` float32
-    (n, 7) in the order of the bundle's scoring names; `subjects` and `images` name the subject and the digest of the
-    film's bytes.
+    `verdict.decide`); `logits` float32 (n, k) before temperature and bias; `embedding` float32 (n, d), d = 0 and no
+    column of the table for a network without one; `scores` float32 (n, s) in the order of the bundle's scoring names;
+    `subjects` and `images` name the subject and the digest of the film's bytes.
     """
 
     label: npt.NDArray[np.int64]
@@ -107,10 +107,11 @@ def reference(bundle: Bundle) -> Reference:
     """The bundle's monitoring reference, compared with the bundle's digest as it was read; DamagedBundle else."""
     try:
         table = pq.ParquetFile(io.BytesIO(_file(bundle, REFERENCE))).read(use_threads=False)
+        bare = np.empty((len(table), 0), np.float32)
         return Reference(
             label=_numbers(table["label"].combine_chunks(), np.dtype(np.int64)),
             logits=_matrix(table["logits"].combine_chunks()),
-            embedding=_matrix(table["embedding"].combine_chunks()),
+            embedding=_matrix(table["embedding"].combine_chunks()) if "embedding" in table.column_names else bare,
             scores=_matrix(table["scores"].combine_chunks()),
             subjects=table["subject"].to_pylist(),
             images=table["image"].to_pylist(),
@@ -150,6 +151,7 @@ def vary(
     *,
     variant: str,
     calibration: Calibration | None = None,
+    scoring: Scoring | None = None,
     model: bytes | None = None,
     reference: Reference | None = None,
 ) -> Bundle:
@@ -160,6 +162,7 @@ def vary(
     varied = replace(
         bundle,
         calibration=calibration or bundle.calibration,
+        scoring=scoring or bundle.scoring,
         parents=replace(bundle.parents, bundle=bundle.digest),
         variant=variant,
     )
@@ -350,18 +353,16 @@ def _uneven(bundle: Bundle, reference: Reference) -> list[Fault]:
 
 
 def _table(reference: Reference) -> bytes:
-    table = pa.table(
-        {
-            "label": pa.array(reference.label, pa.int64()),
-            "logits": _rows(reference.logits),
-            "embedding": _rows(reference.embedding),
-            "scores": _rows(reference.scores),
-            "subject": pa.array(list(reference.subjects), pa.string()),
-            "image": pa.array(list(reference.images), pa.string()),
-        }
-    )
+    columns = {
+        "label": pa.array(reference.label, pa.int64()),
+        "logits": _rows(reference.logits),
+        **({"embedding": _rows(reference.embedding)} if reference.embedding.shape[1] else {}),
+        "scores": _rows(reference.scores),
+        "subject": pa.array(list(reference.subjects), pa.string()),
+        "image": pa.array(list(reference.images), pa.string()),
+    }
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(pa.table(columns), sink, compression="zstd")
     return sink.getvalue()
 
 

@@ -17,7 +17,7 @@ OUTPUTS = ("logits", "embedding", "activation")
 Index = npt.NDArray[np.int64]
 
 # ONNX Runtime's errors have no common class below Exception.
-_UNLOADABLE: tuple[type[Exception], ...] = (
+UNLOADABLE: tuple[type[Exception], ...] = (
     RuntimeError,
     _state.Fail,
     _state.InvalidArgument,
@@ -31,7 +31,8 @@ _UNLOADABLE: tuple[type[Exception], ...] = (
 @dataclass(frozen=True, eq=False)
 class Outputs:
     """What the network says of n films: `logits` float32 (n, k) before temperature and bias, `embedding` float32
-    (n, d), `activation` float32 (n, k, h', w') (the class activation map)."""
+    (n, d), `activation` float32 (n, k, h', w') (the class activation map). The network of an imported bundle may lack
+    the latter two: (n, 0) and (n, 0, 0, 0) then."""
 
     logits: npt.NDArray[np.float32]
     embedding: npt.NDArray[np.float32]
@@ -44,13 +45,14 @@ class Outputs:
 class Network:
     """An ONNX graph with the input and outputs of a bundle's network, ready to answer; safe to share by threads.
 
-    Raises DamagedBundle where the bytes are no graph that runs here, or one with another input or other outputs.
+    `absent` names the outputs that it lacks. Raises DamagedBundle where the bytes are no graph that runs here, or one
+    with another input or other outputs.
     """
 
     def __init__(self, model: bytes, threads: int = 1, *, where: str = MODEL) -> None:
         try:
             session = ort.InferenceSession(model, sess_options=_options(threads), providers=["CPUExecutionProvider"])
-        except _UNLOADABLE as error:
+        except UNLOADABLE as error:
             fault = Fault("no network that runs here", where, "an ONNX graph", str(error)[:200], "export the run again")
             raise DamagedBundle(f"{where} cannot be loaded", [fault]) from error
         _check(session, where)
@@ -58,6 +60,8 @@ class Network:
         node = session.get_inputs()[0]
         self._input: str = node.name
         self._shape: tuple[int, ...] = tuple(node.shape[1:])
+        self._names = [node.name for node in session.get_outputs()]
+        self.absent = tuple(name for name in OUTPUTS if name not in self._names)
 
     def answer(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
         """The outputs for uint8 (n, c, h, w), n >= 1.
@@ -68,11 +72,17 @@ class Network:
             expected = f"uint8 (n >= 1, {', '.join(map(str, self._shape))})"
             fault = Fault("wrong pixels", "pixels", expected, f"{pixels.dtype} {pixels.shape}")
             raise OurFault("the network got pixels of another kind", [fault])
-        logits, embedding, activation = self._session.run(list(OUTPUTS), {self._input: pixels})
+        said = dict(zip(self._names, self._session.run(self._names, {self._input: pixels}), strict=True))
+        logits, n = said["logits"], len(pixels)
         if not np.isfinite(logits).all():
             fault = Fault("the network's answer is no number", MODEL, "finite logits", "NaN or infinity")
             raise OurFault("the network answers with NaN or infinity", [fault])
-        return Outputs(logits, embedding, activation)
+        embedding, activation = said.get("embedding"), said.get("activation")
+        return Outputs(
+            logits,
+            np.empty((n, 0), np.float32) if embedding is None else embedding,
+            np.empty((n, 0, 0, 0), np.float32) if activation is None else activation,
+        )
 
     def answer_all(self, pixels: npt.NDArray[np.uint8], *, index: Index | None = None, batch: int = 64) -> Outputs:
         """The outputs for many films, computed in batches: for all of `pixels`, or those at `index` int64 (m,).
@@ -111,8 +121,10 @@ def _check(session: ort.InferenceSession, where: str) -> None:
         faults.append(
             Fault("wrong inputs", where, "one input, uint8 (n, c, h, w)", str(inputs), "export the run again")
         )
-    if outputs != tuple((name, "tensor(float)") for name in OUTPUTS):
-        expected = f"float {', '.join(OUTPUTS)}"
+    # Bundles of the house have all three in this order; imported ones may lack all but the first.
+    named = tuple((name, "tensor(float)") for name in OUTPUTS)
+    if outputs[:1] != named[:1] or outputs != tuple(one for one in named if one in outputs):
+        expected = f"float {', '.join(OUTPUTS)} in this order, the latter two if at all"
         faults.append(Fault("wrong outputs", where, expected, str(outputs), "export the run again"))
     if faults:
         raise DamagedBundle(f"{where} is not a network of this house", faults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,19 +31,21 @@ class Scorer:
     def scores(
         self, pixels: npt.NDArray[np.uint8], outputs: Outputs, *, index: Index | None = None
     ) -> npt.NDArray[np.float32]:
-        """float32 (n, 7) in the order of SCORES, from pixels uint8 (n, c, h, w), or those of them at `index` int64
-        (n,), and the network's outputs for these films.
+        """float32 (n, 7) in the order of SCORES, or (n, 6) without the last, from pixels uint8 (n, c, h, w), or those
+        of them at `index` int64 (n,), and the network's outputs for these films.
 
         `logit` is the log-odds of the last class (two classes) or the margin of the best class over the second,
         before temperature and bias, so that a recalibration keeps it; the five measures are those of the pixels;
         `embedding` is the Mahalanobis distance from the training films in their first principal axes.
         """
-        table: npt.NDArray[np.float32] = np.empty((len(outputs), len(SCORES)), np.float32)
+        table: npt.NDArray[np.float32] = np.empty((len(outputs), len(self.scoring.names)), np.float32)
         table[:, 0] = _logit(outputs.logits)
         step = max(1, _PIXELS // pixels[0].size)
         for start in range(0, len(outputs), step):
             chosen = slice(start, start + step) if index is None else index[start : start + step]
-            table[start : start + step, 1:-1] = measure(pixels[chosen])
+            table[start : start + step, 1 : 1 + len(MEASURES)] = measure(pixels[chosen])
+        if SCORES[-1] not in self.scoring.names:
+            return table
         frame = outputs.embedding @ self._axes
         frame -= self._shift
         table[:, -1] = np.sqrt(np.einsum("nr,nr->n", frame, frame))
@@ -60,13 +63,14 @@ def fit_scoring(pixels: npt.NDArray[np.uint8], outputs: Outputs, *, index: Index
 
     The frame is the embeddings' mean and their first principal axes (16 at most, those with no spread left out), each
     divided by its standard deviation; the edges are the 1/64 to 63/64 quantiles of each score. Equal edges are kept:
-    the bins between them stay empty.
+    the bins between them stay empty. A network without embedding has neither frame nor that score.
     """
+    if not outputs.embedding.shape[1]:
+        draft = Scoring(SCORES[:-1], (), (), ())
+        return replace(draft, edges=_edges(Scorer(draft).scores(pixels, outputs, index=index)))
     centre, axes = _frame(outputs.embedding)
     draft = Scoring(SCORES, (), tuple(map(_short, centre)), tuple(tuple(map(_short, axis)) for axis in axes))
-    table = Scorer(draft).scores(pixels, outputs, index=index)
-    cuts = np.quantile(table.astype(np.float64), np.arange(1, EDGES + 1) / (EDGES + 1), axis=0)
-    return Scoring(SCORES, tuple(tuple(map(_short, column)) for column in cuts.T), draft.centre, draft.axes)
+    return replace(draft, edges=_edges(Scorer(draft).scores(pixels, outputs, index=index)))
 
 
 @lru_cache(maxsize=16)
@@ -79,6 +83,11 @@ def _logit(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return logits[:, 1] - logits[:, 0]
     best = np.partition(logits, -2, axis=1)[:, -2:]
     return best[:, 1] - best[:, 0]
+
+
+def _edges(table: npt.NDArray[np.float32]) -> tuple[tuple[float, ...], ...]:
+    cuts = np.quantile(table.astype(np.float64), np.arange(1, EDGES + 1) / (EDGES + 1), axis=0)
+    return tuple(tuple(map(_short, column)) for column in cuts.T)
 
 
 def _frame(embedding: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

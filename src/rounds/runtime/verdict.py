@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rounds.core.records import Bundle, Calibration
-from rounds.runtime.bundle import ByDigest, Reference, reference
+from rounds.runtime.bundle import ByDigest, reference
 from rounds.runtime.predictor import Outputs
 from rounds.stats.metrics import softmax
 
@@ -40,17 +40,18 @@ class Judge:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._conformal = np.asarray(bundle.calibration.conformal)
-        self._far = np.sort(_distances(bundle, reference(bundle)))
+        self._far = np.sort(_distances(bundle, reference(bundle).scores))
 
     def verdicts(self, outputs: Outputs, scores: npt.NDArray[np.float32]) -> Verdicts:
         """Decide on n films from the network's outputs and their scores float32 (n, 7).
 
         A film goes to a person when its conformal set is not exactly one class, or when fewer than 1 in 100 reference
-        films lie as far out as it does ((1 + count) / (1 + n), the conformal p-value).
+        films lie as far out as it does ((1 + count) / (1 + n), the conformal p-value). Where the network has no
+        embedding no film is found far out: `ood` is 1.
         """
         label, probabilities = decide(self.bundle.calibration, outputs.logits)
         members = 1.0 - probabilities <= self._conformal
-        far = scores[:, self.bundle.scoring.names.index("embedding")]
+        far = _distances(self.bundle, scores)
         at_least = len(self._far) - np.searchsorted(self._far, far, side="left")
         ood = ((1 + at_least) / (1 + len(self._far))).astype(np.float32)
         size = members.sum(1)
@@ -94,5 +95,6 @@ def _judge(key: ByDigest) -> Judge:
     return Judge(key.bundle)
 
 
-def _distances(bundle: Bundle, films: Reference) -> npt.NDArray[np.float32]:
-    return films.scores[:, bundle.scoring.names.index("embedding")]
+def _distances(bundle: Bundle, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    names = bundle.scoring.names
+    return scores[:, names.index("embedding")] if "embedding" in names else np.zeros(len(scores), np.float32)

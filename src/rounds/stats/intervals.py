@@ -9,12 +9,25 @@ import numpy.typing as npt
 from scipy.special import betaincinv, stdtrit
 
 from rounds.core.errors import Fault, OurFault
-from rounds.stats.metrics import ECE_BINS, Counts, brier_terms, counted, metrics, present_mean, reliability_terms
+from rounds.stats.metrics import (
+    ECE_BINS,
+    Counts,
+    auc,
+    auc_delong,
+    brier_terms,
+    counted,
+    metrics,
+    paired_auc,
+    present_mean,
+    reliability_terms,
+    share,
+)
 
 Floats = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.float32]
 
 _CHUNK = 128
+GAPS = "gaps"
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -33,6 +46,11 @@ def upper_bound(k: int, n: int, alpha: float) -> float:
     return 1.0 if k == n else float(betaincinv(k + 1, n - k, 1 - alpha))
 
 
+def places(clusters: Sequence[Hashable]) -> npt.NDArray[np.int64]:
+    """Each film's cluster as a number 0.., int64 (n,)."""
+    return np.unique(np.asarray([str(name) for name in clusters]), return_inverse=True)[1].reshape(-1)
+
+
 def cluster_bootstrap(
     clusters: Sequence[Hashable],
     statistics: Callable[[Weights], Mapping[str, Floats]],
@@ -45,7 +63,7 @@ def cluster_bootstrap(
     `clusters` names the cluster of each of the n films. `statistics` takes how often each film was drawn, float32
     (n, B), and answers B values by name. The same seed gives the same draws.
     """
-    _, place = np.unique(np.asarray([str(name) for name in clusters]), return_inverse=True)
+    place = places(clusters)
     groups = int(place.max()) + 1
     random = np.random.default_rng(seed)
     found: dict[str, list[Floats]] = {}
@@ -54,7 +72,7 @@ def cluster_bootstrap(
         drawn = random.integers(0, groups, (size, groups))
         drawn += np.arange(size)[:, None] * groups
         times = np.bincount(drawn.reshape(-1), minlength=size * groups).reshape(size, groups)
-        weights = np.ascontiguousarray(times.T, np.float32)[place.reshape(-1)]
+        weights = np.ascontiguousarray(times.T, np.float32)[place]
         for name, values in statistics(weights).items():
             found.setdefault(name, []).append(values)
     return {name: np.concatenate(parts) for name, parts in found.items()}
@@ -74,12 +92,12 @@ def metric_intervals(
 
     On the log-odds scale, the value plus and minus Student's quantile times the bootstrap's standard error: over 60
     subjects it covers the truth in .93 to .95 of draws, where the percentile interval covers it in .90 to .93
-    (measured). The calibration error grows with every film too few, so its interval is moved by the bootstrap's
-    estimate of that. Where a share shows no error (or nothing else) the bootstrap knows nothing of the errors to come:
-    the exact interval over the subjects of its smallest class stands in.
+    (measured). The AUC of two classes has `auc_interval`, the calibration error `_calibration`. Where a share shows no
+    error (or nothing else) the bootstrap knows nothing of the errors to come: the exact interval over the subjects of
+    its smallest class stands in.
     """
     values = metrics(y, label, probabilities)
-    weighted = _Weighted(y, label, probabilities)
+    weighted = Weighted(y, label, probabilities)
     draws = cluster_bootstrap(subjects, weighted, resamples=resamples, seed=seed)
     student = float(stdtrit(max(1, len(set(subjects)) - 1), (1 + level) / 2))
     found = {}
@@ -87,8 +105,10 @@ def metric_intervals(
         known = draws[name][~np.isnan(draws[name])]
         if np.isnan(value) or len(known) < 2:
             found[name] = (float("nan"), float("nan"))
+        elif name == "auc" and probabilities.shape[1] == 2:
+            found[name] = auc_interval(y, probabilities[:, 1], subjects, level=level)
         elif name == "ece":
-            found[name] = _unbiased(value, known, student)
+            found[name] = _calibration(weighted.gaps, draws[GAPS], student, level)
         elif value in (0.0, 1.0):
             n = _fewest(name, np.asarray(y), subjects)
             found[name] = clopper_pearson(round(value * n), n, level)
@@ -100,6 +120,74 @@ def metric_intervals(
     return found
 
 
+def auc_interval(
+    y: npt.NDArray[np.integer],
+    score: npt.NDArray[np.floating],
+    subjects: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """The two-sided interval of the AUC for labels 0 and 1; NaN where a class is absent.
+
+    DeLong's variance by subjects (`auc_delong`) knows of no error where nearly all pairs are ranked right: over 15 + 15
+    films it covers an AUC of .983 in .70 of draws. So it enters the score interval of Newcombe (2006, method 5), which
+    asks of each candidate area what variance it would have (Hanley and McNeil 1982), as the ratio of the two variances
+    at the observed area; the fewer subjects, the more the ratio is drawn to 1, by two errors' worth. Coverage .94 to
+    .98 from 15 + 15 films on, also where every pair is right (measured: `make simulate`).
+    """
+    clusters = None if subjects is None else places(subjects)
+    area, variance = auc_delong(y, score, clusters)
+    if np.isnan(area):
+        return float("nan"), float("nan")
+    place = np.arange(len(y)) if clusters is None else clusters
+    m, n = (len(np.unique(place[np.asarray(y) == c])) for c in (1, 0))
+    fewest, units = min(m, n), len(np.unique(place))
+    drawn = _hanley((area * fewest + 0.5) / (fewest + 1), m, n) * 2 / fewest
+    ratio = (variance + drawn) / (_hanley(area, m, n) + drawn) if np.isfinite(variance) else 1.0
+    reach = float(stdtrit(max(1, units - 1), (1 + level) / 2)) * np.sqrt(ratio)
+    return _crossing(area, 0.0, reach, m, n), _crossing(area, 1.0, reach, m, n)
+
+
+def auc_change(
+    y: npt.NDArray[np.integer],
+    candidate: npt.NDArray[np.floating],
+    champion: npt.NDArray[np.floating],
+    margin: float,
+) -> tuple[float, float]:
+    """AUC(candidate) - AUC(champion) on the same films, and its standard error for a test of "worse by `margin`".
+
+    DeLong's paired variance is near 0 where both rank nearly all pairs right, whatever the films to come. Were the
+    candidate worse by the margin, the errors of the two areas would differ by at least the difference of their standard
+    errors (Cauchy and Schwarz), so the standard error is never taken smaller. With 30 + 30 films and a champion at
+    .999, a candidate at .979 then passes a margin of .02 at level .05 in .001 of draws, and by DeLong alone in .24; at
+    .98 and .96 still in .09 (measured). NaN where a class has fewer than two films.
+    """
+    change, variance = paired_auc(y, candidate, champion)
+    m, n = int((np.asarray(y) == 1).sum()), int((np.asarray(y) != 1).sum())
+    if np.isnan(variance):
+        return change, float("nan")
+    before, after = auc(y, champion), auc(y, candidate)
+    fewest = min(m, n)
+    drawn = _hanley((after * fewest + 0.5) / (fewest + 1), m, n) * 2 / fewest
+    least = _hanley(max(before - margin, 0.5), m, n) ** 0.5 - _hanley(before, m, n) ** 0.5
+    return change, max(float(np.sqrt(max(variance, 0.0) + drawn)), least)
+
+
+def _hanley(area: float, m: int, n: int) -> float:
+    """The variance of an AUC over m positives and n negatives (Hanley and McNeil 1982, in Newcombe's form)."""
+    mean = (m + n) / 2
+    return area * (1 - area) * (1 + (mean - 1) * ((1 - area) / (2 - area) + area / (1 + area))) / (m * n)
+
+
+def _crossing(area: float, end: float, reach: float, m: int, n: int) -> float:
+    """The area between `area` and `end` (0 or 1) that lies `reach` of its own standard errors from `area`."""
+    near, far = area, end
+    for _ in range(60):
+        middle = (near + far) / 2
+        near, far = (middle, far) if abs(middle - area) <= reach * _hanley(middle, m, n) ** 0.5 else (near, middle)
+    return (near + far) / 2
+
+
 def _on_odds(value: float, draws: Floats, student: float) -> tuple[float, float]:
     # By the delta method, since the log-odds of the draws themselves are infinite where one of them shows no error.
     error = student * float(draws.std(ddof=1)) / (value * (1 - value))
@@ -107,9 +195,22 @@ def _on_odds(value: float, draws: Floats, student: float) -> tuple[float, float]
     return float(1 / (1 + np.exp(error - middle))), float(1 / (1 + np.exp(-error - middle)))
 
 
-def _unbiased(value: float, draws: Floats, student: float) -> tuple[float, float]:
-    middle, error = 2 * value - float(draws.mean()), student * float(draws.std(ddof=1))
-    return max(0.0, min(value, middle - error)), min(1.0, max(value, middle + error))
+def _calibration(gaps: Floats, draws: Floats, student: float, level: float) -> tuple[float, float]:
+    """The interval of sum |gap| over bins, from the bins' gaps (b,) and their bootstrap draws (B, b).
+
+    The sum grows with every film too few: noise never cancels. So it is inverted: which multiples of the observed gaps,
+    from none at all, would with the bootstrap's noise give a sum like this one? The upper end is at least that of the
+    sum less its estimated bias. Over 60 to 1,000 subjects it covers the truth in .88 to .97 of draws, also where the
+    truth is 0, and the interval that only takes off the bias in .17 to .91 (measured: `make simulate`).
+    """
+    noise, seen, tail = draws - gaps, float(np.abs(gaps).sum()), (1 - level) / 2
+    sums = np.abs(draws).sum(1)
+    multiples = np.linspace(0.0, 2.5, 51)
+    below = np.array([(np.abs(times * gaps + noise).sum(1) <= seen).mean() for times in multiples])
+    low = multiples[int(np.argmax(below <= 1 - tail))] * seen
+    high = multiples[np.flatnonzero(below >= tail)].max(initial=0.0) * seen
+    unbiased = 2 * seen - float(sums.mean()) + student * float(sums.std(ddof=1))
+    return float(min(low, seen)), float(min(1.0, max(high, seen, unbiased)))
 
 
 def _fewest(name: str, y: npt.NDArray[np.integer], subjects: Sequence[Hashable]) -> int:
@@ -120,8 +221,9 @@ def _fewest(name: str, y: npt.NDArray[np.integer], subjects: Sequence[Hashable])
     return min(len({subjects[int(i)] for i in np.flatnonzero(part)}) for part in films)
 
 
-class _Weighted:
-    """Every metric under weights float32 (n, B), as B values by name."""
+class Weighted:
+    """Every metric under weights float32 (n, B), as B values by name, and GAPS (B, bins): stated less observed
+    probability in each bin, as shares of the films. `gaps` (bins,) are those of the films as they are."""
 
     def __init__(self, y: npt.NDArray[np.integer], label: npt.NDArray[np.integer], probabilities: Floats) -> None:
         n, self._k = probabilities.shape
@@ -132,41 +234,48 @@ class _Weighted:
         columns[:, -1] = brier_terms(y, probabilities)
         self._columns = np.ascontiguousarray(columns.T)
         against = range(self._k) if self._k > 2 else (1,)
-        self._areas = [_WeightedAuc(np.asarray(y) == c, probabilities[:, c]) for c in against]
+        self._ranked = [_Ranked(np.asarray(y) == c, probabilities[:, c]) for c in against]
+        self.gaps = np.bincount(place, weights=confidence - hit, minlength=ECE_BINS) / n
 
     def __call__(self, weights: Weights) -> dict[str, Floats]:
         sums = (self._columns @ weights).astype(np.float64)
         total = weights.sum(0, dtype=np.float64)
         table = sums[: self._k**2].T.reshape(-1, self._k, self._k)
-        gaps = sums[self._k**2 : self._k**2 + ECE_BINS]
-        areas = np.stack([area(weights) for area in self._areas], axis=1)
+        gaps = (sums[self._k**2 : self._k**2 + ECE_BINS] / total).T
         found = dict(counted(Counts(table)))
-        return found | {"auc": present_mean(areas), "brier": sums[-1] / total, "ece": np.abs(gaps).sum(0) / total}
+        areas, precisions = zip(*(ranked(weights) for ranked in self._ranked), strict=True)
+        found |= {"auc": present_mean(np.stack(areas, 1)), "average_precision": present_mean(np.stack(precisions, 1))}
+        return found | {"brier": sums[-1] / total, "ece": np.abs(gaps).sum(1), GAPS: gaps}
 
 
-class _WeightedAuc:
-    """The AUC of one score under weights (n, B): for each positive the weight of negatives below it, ties half."""
+class _Ranked:
+    """The AUC and the average precision of one score under weights (n, B): for each positive the weight of negatives
+    below it, ties half, and the share of positives among all that score at least as high."""
 
     def __init__(self, positive: npt.NDArray[np.bool_], score: Floats) -> None:
-        negative = np.flatnonzero(~positive)
+        negative, positives = np.flatnonzero(~positive), np.flatnonzero(positive)
         self._negative = negative[np.argsort(score[negative], kind="stable")]
-        self._positive = np.flatnonzero(positive)
-        self._positive = self._positive[np.argsort(score[self._positive], kind="stable")]
-        below = score[self._negative]
-        self._left = np.searchsorted(below, score[self._positive], side="left")
-        self._right = np.searchsorted(below, score[self._positive], side="right")
+        self._positive = positives[np.argsort(score[positives], kind="stable")]
+        below, own = score[self._negative], score[self._positive]
+        self._left = np.searchsorted(below, own, side="left")
+        self._right = np.searchsorted(below, own, side="right")
+        self._first = np.searchsorted(own, own, side="left")
         self._tied = bool((self._left != self._right).any())
 
-    def __call__(self, weights: Weights) -> Floats:
+    def __call__(self, weights: Weights) -> tuple[Floats, Floats]:
         heap = np.zeros((len(self._negative) + 1, weights.shape[1]), np.float32)
         np.cumsum(weights[self._negative], axis=0, out=heap[1:])
         mass = weights[self._positive]
-        under = (heap[self._left] + heap[self._right]) / 2 if self._tied else heap[self._left]
-        area = np.einsum("pb,pb->b", mass, under, dtype=np.float64)
-        pairs = mass.sum(0, dtype=np.float64) * heap[-1]
-        found: Floats = np.full(len(area), np.nan)
-        np.divide(area, pairs, out=found, where=pairs > 0)
-        return found
+        reached = np.zeros((len(mass) + 1, weights.shape[1]), np.float32)
+        np.cumsum(mass, axis=0, out=reached[1:])
+        left = heap[self._left]
+        area = np.einsum("pb,pb->b", mass, (left + heap[self._right]) / 2 if self._tied else left, dtype=np.float64)
+        above = reached[-1] - reached[self._first]
+        called = np.maximum(above + (heap[-1] - left), np.float32(1e-9))
+        precision = np.einsum("pb,pb->b", mass, np.divide(above, called, out=called), dtype=np.float64)
+        hits = reached[-1].astype(np.float64)
+        pairs = hits * heap[-1]
+        return share(area, pairs), np.where(pairs > 0, share(precision, hits), np.nan)
 
 
 def _lower(k: int, n: int, alpha: float) -> float:

@@ -6,7 +6,7 @@ which higher means more positive. What cannot be told (a class that is absent) i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,22 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Clusters = npt.NDArray[np.int64] | None
 
-BINARY = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1", "brier", "ece")
-MANY = ("auc", "accuracy", "balanced_accuracy", "f1", "brier", "ece")
+BINARY = (
+    "auc",
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "f1",
+    "brier",
+    "ece",
+    "average_precision",
+)
+MANY = ("auc", "accuracy", "balanced_accuracy", "f1", "brier", "ece", "average_precision")
 ECE_BINS = 15
+Area = Callable[[npt.NDArray[np.integer], npt.NDArray[np.floating]], float]
 
 
 def softmax(logits: npt.NDArray[np.floating]) -> Floats:
@@ -36,9 +48,27 @@ def auc(y: npt.NDArray[np.integer], score: npt.NDArray[np.floating]) -> float:
     return float((_midranks(score)[positive].sum() - m * (m + 1) / 2) / (m * n))
 
 
-def auc_delong(y: npt.NDArray[np.integer], score: npt.NDArray[np.floating]) -> tuple[float, float]:
-    """The AUC and its variance after DeLong, DeLong and Clarke-Pearson 1988, by ranks (Sun and Xu 2014)."""
-    area, covariance = _delong(y, np.asarray(score)[None])
+def average_precision(y: npt.NDArray[np.integer], score: npt.NDArray[np.floating]) -> float:
+    """The area under the precision-recall curve in steps, no interpolation: the mean over positives of the precision
+    at their score; NaN where a class is absent."""
+    positive = np.asarray(y) == 1
+    order = np.argsort(-np.asarray(score), kind="stable")
+    last_of_ties = np.append(np.flatnonzero(np.diff(np.asarray(score)[order])), len(order) - 1)
+    hits = positive[order].cumsum()[last_of_ties]
+    if not 0 < hits[-1] < len(order):
+        return float("nan")
+    return float((np.diff(hits, prepend=0) * hits / (last_of_ties + 1)).sum() / hits[-1])
+
+
+def auc_delong(
+    y: npt.NDArray[np.integer], score: npt.NDArray[np.floating], clusters: Clusters = None
+) -> tuple[float, float]:
+    """The AUC and its variance after DeLong, DeLong and Clarke-Pearson 1988, by ranks (Sun and Xu 2014).
+
+    `clusters` int64 (n,) in 0.. names the subject of each film, whose films then count as dependent (Obuchowski 1997).
+    The variance is NaN where a class has fewer than two films, or subjects.
+    """
+    area, covariance = _delong(y, np.asarray(score)[None], clusters)
     return float(area[0]), float(covariance[0, 0])
 
 
@@ -87,31 +117,6 @@ def reliability_terms(y: npt.NDArray[np.integer], probabilities: Floats, bins: i
     return place, confidence, hit.astype(np.float64)
 
 
-def youden_threshold(y: npt.NDArray[np.integer], probability: Floats) -> float:
-    """The operating threshold in 0..1 on P(positive) where sensitivity + specificity is high, and stays so around it.
-
-    The empirical optimum of Youden's J jumps with single films where a classifier is nearly perfect. So J is smoothed
-    over the log-odds (both classes' distributions are blurred by a normal kernel of Silverman's width), and the middle
-    of the stretch around its maximum where the smoothed J is within one standard error of it is taken. NaN where a
-    class is absent.
-    """
-    odds = _log_odds(probability)
-    positive = np.asarray(y) == 1
-    m, n = int(positive.sum()), int((~positive).sum())
-    if not m or not n:
-        return float("nan")
-    grid = np.linspace(odds.min(), odds.max(), 513)
-    sensitivity = 1.0 - _smooth_cdf(odds[positive], grid)
-    specificity = _smooth_cdf(odds[~positive], grid)
-    youden = sensitivity + specificity
-    best = int(youden.argmax())
-    error = np.sqrt(_spread(sensitivity[best], m) + _spread(specificity[best], n))
-    good = youden >= youden[best] - error
-    low = best - int(np.argmin(good[best::-1])) + 1 if not good[: best + 1].all() else 0
-    high = best + int(np.argmin(good[best:])) - 1 if not good[best:].all() else len(grid) - 1
-    return float(1.0 / (1.0 + np.exp(-(grid[low] + grid[high]) / 2)))
-
-
 @dataclass(frozen=True)
 class Counts:
     """What every metric of one weighting is made of: confusion (..., k, k) of summed weights."""
@@ -120,29 +125,30 @@ class Counts:
 
     @property
     def recall(self) -> Floats:
-        return _over(np.diagonal(self.table, axis1=-2, axis2=-1), self.table.sum(-1))
+        return share(np.diagonal(self.table, axis1=-2, axis2=-1), self.table.sum(-1))
 
     @property
     def accuracy(self) -> Floats:
-        return _over(np.diagonal(self.table, axis1=-2, axis2=-1).sum(-1), self.table.sum((-1, -2)))
+        return share(np.diagonal(self.table, axis1=-2, axis2=-1).sum(-1), self.table.sum((-1, -2)))
 
     @property
     def f1(self) -> Floats:
         """(..., k): 2 TP / (2 TP + FP + FN) of each class against the rest."""
         hit = np.diagonal(self.table, axis1=-2, axis2=-1)
-        return _over(2 * hit, self.table.sum(-1) + self.table.sum(-2))
+        return share(2 * hit, self.table.sum(-1) + self.table.sum(-2))
 
 
 def metrics(y: npt.NDArray[np.integer], label: npt.NDArray[np.integer], probabilities: Floats) -> dict[str, float]:
     """Every metric by its public name; `label` int64 (n,) is what was decided, `probabilities` float64 (n, k).
 
-    Two classes: the last is the positive one. More: AUC and F1 are macro one-vs-rest, balanced accuracy the mean
-    recall, all over the classes that are present.
+    Two classes: the last is the positive one. More: AUC, average precision and F1 are macro one-vs-rest, balanced
+    accuracy the mean recall, all over the classes that are present.
     """
     k = probabilities.shape[1]
     rows = counted(Counts(confusion(y, label, k)[None].astype(np.float64)))
     values = {name: float(value[0]) for name, value in rows.items()}
-    values["auc"] = auc(y, probabilities[:, 1]) if k == 2 else _macro_auc(y, probabilities)
+    for name, area in (("auc", auc), ("average_precision", average_precision)):
+        values[name] = area(y, probabilities[:, 1]) if k == 2 else _macro(area, y, probabilities)
     values["brier"] = brier(y, probabilities)
     values["ece"] = ece(y, probabilities)
     return {name: values[name] for name in (BINARY if k == 2 else MANY)}
@@ -160,15 +166,15 @@ def counted(counts: Counts) -> Mapping[str, Floats]:
 def present_mean(values: Floats) -> Floats:
     """The mean over the last axis of what is not NaN; NaN where nothing is."""
     known = ~np.isnan(values)
-    return _over(np.where(known, values, 0.0).sum(-1), known.sum(-1).astype(np.float64))
+    return share(np.where(known, values, 0.0).sum(-1), known.sum(-1).astype(np.float64))
 
 
-def _macro_auc(y: npt.NDArray[np.integer], probabilities: Floats) -> float:
-    areas = [auc(np.asarray(y) == c, probabilities[:, c]) for c in range(probabilities.shape[1])]
+def _macro(area: Area, y: npt.NDArray[np.integer], probabilities: Floats) -> float:
+    areas = [area((np.asarray(y) == c).astype(np.int64), probabilities[:, c]) for c in range(probabilities.shape[1])]
     return float(present_mean(np.asarray([areas]))[0])
 
 
-def _over(part: Floats, whole: Floats) -> Floats:
+def share(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where there is nothing to divide by."""
     empty: Floats = np.full(np.broadcast(part, whole).shape, np.nan)
     np.divide(part, whole, out=empty, where=whole > 0)
@@ -181,41 +187,27 @@ def _midranks(values: npt.NDArray[np.floating]) -> Floats:
     return np.asarray((np.cumsum(count) - (count - 1) / 2)[place.reshape(-1)])
 
 
-def _delong(y: npt.NDArray[np.integer], scores: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """AUCs (r,) and their covariance (r, r) of r scores (r, n); NaN where a class has fewer than two films."""
+def _delong(
+    y: npt.NDArray[np.integer], scores: npt.NDArray[np.floating], clusters: Clusters = None
+) -> tuple[Floats, Floats]:
+    """AUCs (r,) and their covariance (r, r) of r scores (r, n); NaN where a class has fewer than two clusters."""
     positive = np.asarray(y) == 1
+    place = np.arange(len(positive)) if clusters is None else clusters
     m, n = int(positive.sum()), int((~positive).sum())
-    if m < 2 or n < 2:
-        nothing = np.full((len(scores), len(scores)), np.nan)
-        return np.asarray([auc(y, score) for score in scores]), nothing
-    v10, v01 = np.empty((len(scores), m)), np.empty((len(scores), n))
+    with_positive, with_negative, total = (len(np.unique(part)) for part in (place[positive], place[~positive], place))
+    areas = np.asarray([auc(y, score) for score in scores])
+    if with_positive < 2 or with_negative < 2:
+        return areas, np.full((len(scores), len(scores)), np.nan)
+    size = int(place.max()) + 1
+    above, below = np.empty((len(scores), size)), np.empty((len(scores), size))
     for row, score in enumerate(scores):
         ranks = _midranks(score)
-        v10[row] = (ranks[positive] - _midranks(score[positive])) / n
-        v01[row] = 1.0 - (ranks[~positive] - _midranks(score[~positive])) / m
-    covariance = np.atleast_2d(np.cov(v10)) / m + np.atleast_2d(np.cov(v01)) / n
-    return v10.mean(1), covariance
-
-
-def _log_odds(probability: Floats) -> Floats:
-    clipped = np.clip(np.asarray(probability, np.float64), 1e-9, 1 - 1e-9)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))
-
-
-def _smooth_cdf(values: Floats, grid: Floats) -> Floats:
-    """The distribution function on the grid, blurred by a normal kernel of Silverman's width (1986, rule 3.31)."""
-    quartiles = np.quantile(values, [0.25, 0.75])
-    spread = min(values.std(), (quartiles[1] - quartiles[0]) / 1.34) or values.std()
-    width = max(0.9 * spread * len(values) ** -0.2, 1e-3 * (grid[-1] - grid[0]), 1e-9)
-    step = max(grid[1] - grid[0], 1e-12)
-    exact = np.searchsorted(np.sort(values), grid, side="left") / len(values)
-    reach = int(np.ceil(4 * width / step)) + 1
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * step / width) ** 2)
-    padded = np.concatenate([np.zeros(reach), exact, np.ones(reach)])
-    return np.convolve(padded, kernel / kernel.sum(), mode="valid")
-
-
-def _spread(share: float, n: int) -> float:
-    """The variance of a share, from counts with half a success and half a failure added (so never 0)."""
-    p = (share * n + 0.5) / (n + 1)
-    return float(p * (1 - p) / n)
+        wins = (ranks[positive] - _midranks(score[positive])) / n
+        losses = 1.0 - (ranks[~positive] - _midranks(score[~positive])) / m
+        above[row] = np.bincount(place[positive], wins - areas[row], minlength=size) / m
+        below[row] = np.bincount(place[~positive], losses - areas[row], minlength=size) / n
+    cross = above @ below.T * (total / (total - 1))
+    own = above @ above.T * (with_positive / (with_positive - 1)) + below @ below.T * (
+        with_negative / (with_negative - 1)
+    )
+    return areas, own + cross + cross.T

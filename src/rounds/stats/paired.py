@@ -41,6 +41,22 @@ def exact(b: int, c: int, n: int, margin: float) -> float:
     return _worst(n, margin, observed - 1e-9)
 
 
+def gain_interval(b: int, c: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The two-sided interval of the gain p_c - p_b: the gains that Tango's score test does not refuse (Tango 1998)."""
+    _check(b, c, n, 0.5)
+    reach = float(ndtri((1 + level) / 2))
+
+    def limit(end: float) -> float:
+        near, far = (c - b) / n, end
+        for _ in range(60):
+            middle = (near + far) / 2
+            inside = abs(float(_score(np.array(float(b)), np.array(float(c)), n, -middle))) <= reach
+            near, far = (middle, far) if inside else (near, middle)
+        return (near + far) / 2
+
+    return limit(-1.0), limit(1.0)
+
+
 def power(n: int, discordance: float, margin: float, alpha: float, gain: float = 0.0) -> float:
     """P(`exact` shows non-inferiority at level alpha), for a candidate with this gain and share of discordant pairs."""
     _check(0, 0, n, margin)

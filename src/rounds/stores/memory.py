@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rounds.core.errors import Fault, OurFault, UnknownId
-from rounds.core.ids import canonical
+from rounds.core.ids import canonical, new_id
 from rounds.core.ids import digest as digest_of
 from rounds.core.ports import Clock, Ports
 from rounds.core.records import GENESIS, Captured, Cost, Event, Label
@@ -171,6 +171,56 @@ class MemoryLedger:
     def read(self) -> Sequence[Cost]:
         """Every cost."""
         return list(self._costs)
+
+
+class MemoryRuns:
+    """The experiment tracker: `kept` holds, by run, its name, params, tags, points, files and state."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, tuple[Sequence[Mapping[str, str]], str | None]] = {}
+        self._lock = threading.Lock()
+
+    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], run: str = "") -> str:
+        """Open a run under this id, or one made here; its id."""
+        run = run or new_id("run-")
+        entered = {"params": {key: str(value) for key, value in params.items()}, "tags": dict(tags)}
+        with self._lock:
+            self.kept[run] = {"name": name, **entered, "points": {}, "files": {}, "state": "RUNNING"}
+        return run
+
+    def reopen(self, run: str) -> None:
+        """Let a run that ended go on."""
+        self._known(run)["state"] = "RUNNING"
+
+    def log(self, run: str, metrics: Mapping[str, float], step: int) -> None:
+        """Enter the figures of a step."""
+        with self._lock:
+            for name, value in metrics.items():
+                self._known(run)["points"].setdefault(name, []).append((step, value))
+
+    def keep(self, run: str, file: Path, folder: str = "") -> None:
+        """Store the bytes of a file, or of a folder whole."""
+        for part in file.rglob("*") if file.is_dir() else [file]:
+            if part.is_file():
+                self._known(run)["files"][str(Path(folder) / part.relative_to(file.parent))] = part.read_bytes()
+
+    def finish(self, run: str, *, ok: bool) -> None:
+        """Close a run as finished or failed."""
+        self._known(run)["state"] = "FINISHED" if ok else "FAILED"
+
+    def unfinished(self) -> Sequence[str]:
+        """None: what is kept here is gone with its process."""
+        return []
+
+    def mirror(self, model: str, versions: Sequence[Mapping[str, str]], champion: str | None) -> None:
+        """Remember the versions of a model and its champion."""
+        self.models[model] = (tuple(versions), champion)
+
+    def _known(self, run: str) -> dict[str, Any]:
+        if run not in self.kept:
+            raise UnknownId(f"no run {run!r}", [Fault("no such run", run)])
+        return self.kept[run]
 
 
 def memory_ports(home: Path, *, secret: str = "memory", clock: Clock = utc_now) -> Ports:  # noqa: S107

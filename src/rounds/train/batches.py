@@ -1,9 +1,15 @@
-"""Batches from the packed pixels, drawn and augmented whole; only the batch at hand is in memory."""
+"""Batches from the packed pixels, drawn and augmented whole; only the batch at hand is in memory.
+
+Every batch has random numbers of its own, made from the seed, the epoch, its place and the process that takes it: a run
+that goes on after a kill, and a batch that is drawn ahead, are the same without any state being kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,10 +19,11 @@ from torch import Generator, Tensor
 from rounds.core.errors import BadSource, Fault
 from rounds.core.specs import AugmentSpec, TrainSpec
 from rounds.imaging.packed import Films, Rows
-from rounds.train.augment import augment
+from rounds.train.augment import augment, mixup
 
 Batch = tuple[Tensor, Tensor]
 _VAL_BATCH = 512
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -40,42 +47,100 @@ class Split:
         return self.take(places)[0]
 
 
-class TrainBatches:
-    """Every image once an epoch in a fresh order, augmented; a last batch of under half the size is left out."""
+@dataclass(frozen=True)
+class Shard:
+    """What one of several processes reads: of each batch every `of`-th image, from `rank` on."""
 
-    def __init__(self, split: Split, batch: int, spec: AugmentSpec, generator: Generator) -> None:
-        self._split, self._batch, self._spec, self._generator = split, batch, spec, generator
+    rank: int = 0
+    of: int = 1
+
+    def part(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return places[self.rank :: self.of]
+
+
+class TrainBatches:
+    """Every image once an epoch in a fresh order, divided evenly over round(n / batch) batches, augmented on `device`.
+
+    `epoch` is the one that the next iteration draws. With several processes `batch` counts the images of all of them.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch: int,
+        spec: AugmentSpec,
+        seed: int,
+        *,
+        shard: Shard = Shard(),  # frozen
+        device: torch.device = _CPU,
+    ) -> None:
+        self._split, self._batch, self._spec, self._seed = split, batch, spec, seed
+        self._shard, self._device, self.epoch = shard, device, 0
 
     def __len__(self) -> int:
         return max(1, round(len(self._split) / self._batch))
 
     def __iter__(self) -> Iterator[Batch]:
-        order = torch.randperm(len(self._split), generator=self._generator).numpy()
-        for step in range(len(self)):
-            pixels, labels = self._split.take(order[step * self._batch : (step + 1) * self._batch])
-            yield augment(pixels, self._spec, self._generator), labels
+        # nothing happens before the first batch is asked for: Lightning makes iterators before it knows the epoch
+        for draw in self.draws():
+            yield draw()
+
+    def draws(self) -> Sequence[Callable[[], Batch]]:
+        """The next epoch's batches, each to be drawn when it is called, in any order and thread."""
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        order = torch.randperm(len(self._split), generator=stream(self._seed, "order", epoch)).numpy()
+        parts = [self._shard.part(places) for places in np.array_split(order, len(self))]
+        return [partial(self._draw, epoch, step, places) for step, places in enumerate(parts)]
+
+    def _draw(self, epoch: int, step: int, places: NDArray[np.int64]) -> Batch:
+        generator = stream(self._seed, "augment", epoch, step, self._shard.rank, device=self._device)
+        pixels, labels = to(self._split.take(places), self._device)
+        pixels = augment(pixels, self._spec, generator)
+        if self._spec.mixup > 0:
+            classes = int(self._split.labels.max()) + 1
+            return mixup(pixels, torch.nn.functional.one_hot(labels, classes).float(), self._spec.mixup, generator)
+        return pixels, labels
 
 
 class ValBatches:
     """Every image once, in order, as it is."""
 
-    def __init__(self, split: Split) -> None:
-        self._split = split
+    def __init__(self, split: Split, *, shard: Shard = Shard(), device: torch.device = _CPU) -> None:
+        self._split, self._places, self._device = split, shard.part(np.arange(len(split))), device
 
     def __len__(self) -> int:
-        return -(-len(self._split) // _VAL_BATCH)
+        return -(-len(self._places) // _VAL_BATCH)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self._split), _VAL_BATCH):
-            yield self._split.take(np.arange(start, min(start + _VAL_BATCH, len(self._split))))
+        for start in range(0, len(self._places), _VAL_BATCH):
+            yield to(self._split.take(self._places[start : start + _VAL_BATCH]), self._device)
 
 
-def open_splits(films: Films, spec: TrainSpec) -> tuple[Split, Split]:
-    """The training and validation splits of a data set.
+def stream(seed: int, *purpose: str | int, device: torch.device = _CPU) -> Generator:
+    """Random numbers for one purpose, independent of those for any other."""
+    return Generator(device).manual_seed(seed_of(seed, *purpose))
+
+
+def seed_of(seed: int, *purpose: str | int) -> int:
+    """A seed, 0..2**63 - 1, for one purpose."""
+    named = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.blake2b(named.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def to(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device; to a GPU from pinned memory, which lets the copy run beside the computing."""
+    if device.type != "cuda":
+        return batch
+    pixels, labels = (part.pin_memory().to(device, non_blocking=True) for part in batch)
+    return pixels, labels
+
+
+def open_splits(films: Films, spec: TrainSpec, given: tuple[Rows, Rows] | None = None) -> tuple[Split, Split]:
+    """The training and validation splits of a data set, or the rows given in their place.
 
     Raises BadSource where a split is empty, or where a class of the data set has no image in it.
     """
-    rows = {split: films.rows(split) for split in ("train", "val")}
+    rows = dict(zip(("train", "val"), given or (films.rows("train"), films.rows("val")), strict=True))
     faults = [fault for split, found in rows.items() for fault in _faults(split, found, films.classes)]
     if faults:
         raise BadSource(f"data set {films.dataset.name!r} cannot be trained on", faults)

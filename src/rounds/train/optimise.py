@@ -12,12 +12,16 @@ from rounds.core.specs import LoopSpec
 
 
 def optimise(net: nn.Module, spec: LoopSpec, steps: int) -> tuple[AdamW, LambdaLR]:
-    """AdamW with one learning-rate cycle over all steps (Smith and Topin 2018); only kernels and matrices decay."""
-    trained = [weight for weight in net.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in trained if weight.ndim > 1], "weight_decay": spec.weight_decay},
-        {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """AdamW with one learning-rate cycle over all steps (Smith and Topin 2018); only kernels and matrices decay.
+
+    What is not of the module `head` learns at `spec.backbone_lr` times the rate: less for pretrained weights.
+    """
+    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, weight in net.named_parameters():
+        if weight.requires_grad:
+            rate = spec.lr * (1.0 if name.startswith("head.") else spec.backbone_lr)
+            alike.setdefault((rate, spec.weight_decay if weight.ndim > 1 else 0.0), []).append(weight)
+    groups = [{"params": weights, "lr": rate, "weight_decay": decay} for (rate, decay), weights in alike.items()]
     optimizer = AdamW(groups, lr=spec.lr, betas=(0.9, 0.99))
     # torch's OneCycleLR divides by zero in runs of up to four steps, which tiny data sets have.
     return optimizer, LambdaLR(optimizer, lambda step: cycle(step, steps))

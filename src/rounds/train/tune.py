@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from rounds.core.errors import CallerFault, Fault, StoreAway
 from rounds.core.records import DatasetVersion
-from rounds.core.specs import Axis, StudySpec, TrainSpec
+from rounds.core.specs import Axis, TrainSpec
 from rounds.nets.network import Network
 from rounds.nets.weights import load_weights
 from rounds.train.fit import fit
@@ -39,6 +39,19 @@ Compose = Callable[[Sequence[str]], TrainSpec]
 CHOICE_SEED, PROOF_SEED = 1, 2
 _BEAT_S = 2
 _OVERRIDES, _FOLDER, _SECONDS = "overrides", "folder", "seconds"
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A search: `trials` in all, by `workers` processes (of Ray where `ray`) that share the study in `storage`."""
+
+    name: str
+    storage: str
+    trials: int = 20
+    workers: int = 1
+    seed: int = 0
+    prune: bool = True
+    ray: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ class Settings(BaseSettings):
     """Where state lives. Everything lies in the workspace `home` unless a variable moves it.
 
     ROUNDS_HOME, ROUNDS_ROWS (SQLAlchemy URL), ROUNDS_TRACKING (MLflow tracking URI), ROUNDS_SECRET (keys pseudonyms
-    and the audit's draw, 16 characters or more; made once in home/secret where unset), ROUNDS_LOG_LEVEL.
+    and the audit's draw, 16 characters or more; made once in home/secret where unset), ROUNDS_LOG_LEVEL,
+    ROUNDS_MEDMNIST_MIRROR (a folder or address that holds MedMNIST's files, in place of their publisher).
     Raises BadOverride, with every setting that cannot be read.
     """
 
@@ -26,6 +27,7 @@ class Settings(BaseSettings):
     tracking: str | None = None
     secret: str | None = Field(default=None, min_length=16, repr=False)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    medmnist_mirror: str | None = None
 
     def __init__(self, **values: Any) -> None:
         try:

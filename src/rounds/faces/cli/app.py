@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rounds.core.errors import CallerFault, Fault, OurFault, RoundsError, WorldFault
-from rounds.faces.cli import data, deploy, live, model, say
+from rounds.faces.cli import data, datacheck, deploy, live, mirroring, model, packing, say, study
 
 app = typer.Typer(
     name="rounds",
@@ -37,7 +37,8 @@ def options(context: typer.Context, home: Home = None) -> None:
     say.help_alone(context)
 
 
-for group in (data, model, deploy, live):
+datacheck.add_to(data.group)
+for group in (data, model, study, deploy, live, mirroring, packing):
     group.add_to(app)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,8 +29,13 @@ def alone(context: typer.Context) -> None:
 
 @group.command()
 def prepare(
-    source: Annotated[
-        str, typer.Argument(help="Folder, archive, .npz file, or phantom:[n=4000,seed=0,gamma=1.0,...].")
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folder, archive, .npz, .csv or .parquet, also at s3://, gs:// or https://; dicom:FOLDER, "
+            "medmnist:NAME[_64|_128|_224] or phantom:[n=4000,seed=0,...]. Several become one.",
+        ),
     ],
     name: Annotated[str, typer.Option("--name", help="What the data set is called.")],
     subject: Annotated[str | None, typer.Option(help="Regular expression over the path: whose film it is.")] = None,
@@ -36,17 +45,52 @@ def prepare(
     calibration: Annotated[float, typer.Option(min=0, max=0.5, help="Share cut for calibration.")] = 0.15,
     test: Annotated[float, typer.Option(min=0, max=0.5, help="Share cut for the sealed test set.")] = 0.15,
     seed: Annotated[int, typer.Option(help="Which of the possible splits.")] = 0,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=NAME", help="A table's column: path, label, subject, split, or any attribute."),
+    ] = None,
+    attributes: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Columns of a table that become slices, under their own names.")
+    ] = "",
+    root: Annotated[
+        str | None, typer.Option(help="What a table's paths are relative to; by default its folder.")
+    ] = None,
+    classes: Annotated[
+        str, typer.Option(metavar="NAME,...|OLD=NEW,...", help="Names for the labels 0, 1, ..., or new names.")
+    ] = "",
+    labels: Annotated[str | None, typer.Option(metavar="TABLE", help="The labels of DICOM films.")] = None,
+    label_tag: Annotated[str | None, typer.Option(metavar="KEYWORD", help="Or the tag that says them.")] = None,
+    shared_subjects: Annotated[
+        bool, typer.Option("--shared-subjects", help="One subject's name means one person in all the sources.")
+    ] = False,
+    burned_in: Annotated[
+        bool, typer.Option("--burned-in", help="Take DICOM films that declare text in their pixels.")
+    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Move or drop films that leak, and say which.")] = False,
+    mirror: Annotated[
+        str | None, typer.Option(help="Folder or address for MedMNIST's files; ROUNDS_MEDMNIST_MIRROR.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A folder for a copy of the data set.")] = None,
     as_json: say.AsJson = False,
 ) -> None:
-    """Take a source in: decode, check, split by subject, version."""
+    """Take sources in: decode, check, split by subject, version."""
     from rounds.core.specs import DataSpec
     from rounds.faces.cli import opening
-    from rounds.loop import intake
+    from rounds.loop import exchange, intake
+    from rounds.wiring.settings import Settings
 
-    spec = DataSpec(source, name, subject, val, calibration, test, seed=seed)
+    spec = DataSpec(sources[0], name, subject, val, calibration, test, seed=seed, more=tuple(sources[1:]), root=root)
+    columns = (*(column or ()), *(f"{name}={name}" for name in _listed(attributes)))
+    labels = labels or (f"tag:{label_tag}" if label_tag else None)
+    spec = replace(spec, columns=columns, classes=_listed(classes), labels=labels, repair=repair)
+    spec = replace(spec, shared_subjects=shared_subjects, burned_in=burned_in)
     with opening.ports() as ports, say.progress("preparing") as progress:
-        prepared = intake.prepare(ports, spec, progress=progress)
-    say.answer(prepared.public(), as_json, lambda: _prepared(prepared.public()))
+        mirror = mirror or Settings().medmnist_mirror
+        prepared = intake.prepare(ports, spec, mirror=mirror, progress=progress)
+        if out:
+            exchange.give_dataset(prepared.dataset, out)
+    public = prepared.public() | {"reasons": _reasons(prepared.refused)}
+    say.answer(public, as_json, lambda: _prepared(public))
 
 
 @group.command()
@@ -65,11 +109,27 @@ def stats(
     say.answer(found, as_json, lambda: _lines(found))
 
 
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, names.split(","))))
+
+
+def _reasons(refused: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """How often each reason occurs, by its first words: what follows them concerns one file."""
+    return dict(Counter(re.split(r"[;,:(]| of ", why)[0].strip() for _, why in refused).most_common())
+
+
 def _prepared(public: dict[str, Any]) -> Iterator[str]:
     yield f"{public['name']}@{public['digest'][:12]}: {public['taken']} films taken, {len(public['refused'])} refused"
-    yield from say.table([[split, n] for split, n in public["splits"].items()], ["split", "films"])
-    yield f"classes: {', '.join(public['classes'])}"
+    classes = public["classes"]
+    rows = [
+        [split, *(counts[label] for label in classes), sum(counts.values())]
+        for split, counts in public["by_class"].items()
+    ]
+    yield from say.table(rows, ["taken", *classes, "films"])
+    if public["refused"]:
+        yield from say.table(list(public["reasons"].items()), ["refused", "files"])
     yield from (f"note: {note}" for note in public["notes"])
+    yield from (f"repaired: {row['file']}: {row['did']}: {row['why']}" for row in public["repaired"])
     yield from (f"refused: {row['file']}: {row['reason']}" for row in public["refused"])
 
 

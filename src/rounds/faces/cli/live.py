@@ -54,12 +54,14 @@ def watch(
 
     To act is to hold, ask for labels, recalibrate, retrain, promote, refuse or roll back.
     """
-    from rounds.faces.cli import opening, retraining
+    from rounds.faces.cli import mirroring, opening, retraining
     from rounds.loop import conduct
 
+    follow = mirroring.in_child_process()
     while True:
         with opening.ports() as ports:
             done = conduct.watch_once(ports, retrain=retraining.in_child_process(ports.home))
+            follow(ports)
         say.answer(done, as_json, lambda done=done: _watched(done))  # type: ignore[misc]
         if once:
             return

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rounds.core.ports import Ports
+from rounds.core.specs import TrackingSpec
 from rounds.faces.cli import say
 
 
@@ -19,18 +20,22 @@ def ports() -> Iterator[Ports]:
 
     with open_ports(Settings()) as opened:
         for run in interrupted(opened.checkpoints):
-            say.note(f"rounds: {run}; no model came of it, and what was kept before is whole")
+            say.note(f"rounds: {run}")
         yield opened
 
 
 @contextmanager
-def tracked_ports() -> Iterator[Ports]:
-    """Open the same with MLflow beside it, where the runs that were cut off are closed."""
-    from rounds.loop.build import interrupted
+def tracked_ports(tracking: TrackingSpec | None = None) -> Iterator[Ports]:
+    """Open the same with the tracker beside it, MLflow where none is named.
+
+    First the runs that were cut off are closed there; at the end its registry is told of the versions.
+    """
+    from rounds.loop.mirror import interrupted, mirror
     from rounds.wiring.settings import Settings
     from rounds.wiring.training import open_ports
 
-    with open_ports(Settings()) as opened:
-        for text in interrupted(opened):
-            say.note(f"rounds: {text}")
+    with open_ports(Settings(), tracking or TrackingSpec(), tell=lambda text: say.note(f"rounds: {text}")) as opened:
+        for run in interrupted(opened):
+            say.note(f"rounds: {run}")
         yield opened
+        mirror(opened)

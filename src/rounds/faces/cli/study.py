@@ -50,7 +50,6 @@ def tune(
     A study that was killed goes on where it stood.
     """
     from rounds.conf.space import axes, spec_of
-    from rounds.core.specs import StudySpec
     from rounds.faces.cli import opening
     from rounds.loop import intake
 
@@ -61,6 +60,7 @@ def tune(
         intake.find(ports, data)
     from rounds.loop import studying
     from rounds.report.study import study_page, train_command
+    from rounds.train.tune import StudySpec
 
     with opening.tracked_ports() as ports:
         place = storage or f"sqlite:///{ports.home / 'studies.db'}"

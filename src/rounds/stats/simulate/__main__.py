@@ -5,9 +5,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rounds.stats.simulate.lives import everything
+from rounds.stats.simulate import covering, lives
+
+
+def everything(n: int, seed: int) -> Iterator[lives.Measured]:
+    """Every simulation, n lives each."""
+    yield from lives.everything(n, seed)
+    yield from covering.everything(n, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -60,7 +60,7 @@ def first_champion(stage: Stage) -> None:
     """Measure on the sealed test split and pass the absolute floors."""
     assert stage.bundle is not None
     assert stage.world is not None
-    bundle, report = measuring.evaluate(stage.ports, stage.bundle.digest, stage.world.base.digest)
+    bundle, report, _ = measuring.evaluate(stage.ports, stage.bundle.digest, stage.world.base.digest)
     done = gating.promote(stage.ports, bundle.digest, who="demo")
     for name in ("auc", "accuracy"):
         metric = report.metrics[name]

@@ -20,6 +20,7 @@ from rounds.imaging.packed import Film, Films, Rows
 from rounds.loop import intake
 from rounds.runtime.predictor import Predictor
 from rounds.runtime.verdict import decide
+from rounds.wiring.settings import Settings
 
 Pixels = npt.NDArray[np.uint8]
 STREAM_SHARE = 0.75
@@ -75,7 +76,7 @@ class World:
 
 def make(ports: Ports, spec: DataSpec) -> World:
     """Prepare the source and hold a stream back from its training split, by subject."""
-    prepared = intake.prepare(ports, spec)
+    prepared = intake.prepare(ports, spec, mirror=Settings().medmnist_mirror)
     pool = Films(prepared.dataset.path)
     rows = pool.rows("train")
     order = {subject: hash01(spec.seed, subject) for subject in dict.fromkeys(rows.subjects)}
