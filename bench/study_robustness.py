@@ -49,7 +49,7 @@ RECIPES: Mapping[str, Sequence[str]] = {  # what each sets beside pneumonia28
     "milder tones": ("augment.brightness=0.1", "augment.contrast=0.2", "augment.gamma=0.2"),
     "wilder tones": ("augment.brightness=0.3", "augment.contrast=1", "augment.gamma=1"),
     "mirrored": ("augment.flip=true",),
-    "turned, scaled": ("augment.rotate=8", "augment.scale=0.12"),
+    "turned and scaled": ("augment.rotate=8", "augment.scale=0.12"),
     "cut-out": ("augment.cutout=0.3",),
     "mixup": ("augment.mixup=0.3",),
     "twice as wide": ("model.width=2",),
@@ -162,8 +162,8 @@ def folds(films: Known) -> dict[str, Fold]:
     choose = films.splits[held] == "val"
     return {
         "random": Fold(train, held[choose], held[~choose]),
-        "NORMAL2, virus": _apart(films, np.isin(group, [0, 2])),
-        "IM, bacteria": _apart(films, np.isin(group, [1, 3])),
+        "NORMAL2 and virus": _apart(films, np.isin(group, [0, 2])),
+        "IM and bacteria": _apart(films, np.isin(group, [1, 3])),
         "early": _apart(films, late),
         "late": _apart(films, ~late),
     }
@@ -325,7 +325,7 @@ def _print_areas(films: Known, chosen: Mapping[str, Fold], recipe: str, found: F
     print(f"\n{recipe}: AUC on the test films, plain / stressed, mean over seeds")
     for name, fold in chosen.items():
         plain, stressed = np.mean([areas(films, fold, one) for one in found[recipe, name]], 0)
-        print(f"  {name:16} {plain:.4f} / {stressed:.4f}")
+        print(f"  {name:18} {plain:.4f} / {stressed:.4f}")
 
 
 def main() -> None:

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tests.data.test_data_checks import kept, phantoms
-from tests.support.planted import jpeg
+from tests.support.planted import jpeg, kept, phantoms
 
 from rounds.data.difference import CHANGES, difference
 from rounds.imaging.decode import decode

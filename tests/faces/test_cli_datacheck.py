@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.data.test_data_checks import kept, phantoms
 from tests.data.test_data_near import SUBJECT, plant
 from tests.support.commands import rounds
-from tests.support.planted import phantom_folders
+from tests.support.planted import kept, phantom_folders, phantoms
 
 from rounds.loop import intake
 from rounds.wiring.serving import open_ports

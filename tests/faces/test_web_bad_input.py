@@ -163,7 +163,7 @@ def test_another_content_type_is_415_and_told_which_ones_are_taken(served: Serve
     assert answer.status_code == 415
     found = fault(answer)
     assert found["got"] == content_type
-    assert found["expected"] == "image/*, application/octet-stream or multipart/form-data"
+    assert found["expected"] == "image/*, application/dicom, application/octet-stream or multipart/form-data"
 
 
 def test_a_misspelt_query_parameter_is_422_and_the_near_name_is_suggested(served: Served) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from rounds.core.records import DatasetVersion
 from rounds.imaging.fit import encode_png
+from rounds.imaging.packed import Film, write_films
 from rounds.imaging.phantom import draw
 
 Pixels = np.ndarray
+
+SPLITS = ("train", "train", "val", "test")
 
 
 def jpeg(film: Pixels, quality: int) -> bytes:
@@ -29,11 +33,11 @@ def brighter(film: Pixels, levels: int) -> Pixels:
     return np.clip(film.astype(int) + levels, 0, 255).astype(np.uint8)
 
 
-# What is done to a film, and how the check names it.
+# What is done to a film, and how the check names the way back.
 CHANGES: Mapping[str, tuple[Callable[[Pixels], bytes], str]] = {
     "exact": (encode_png, "the same pixels"),
     "encoded": (lambda film: jpeg(film, 80), "encoded again"),
-    "brighter": (lambda film: encode_png(brighter(film, 2)), "shifted by +2.0 gray levels"),
+    "brighter": (lambda film: encode_png(brighter(film, 2)), "shifted by -2.0 gray levels"),
     "resized": (lambda film: encode_png(resized(film, film.shape[0] * 3 // 4)), "resized"),
     "mirrored": (lambda film: encode_png(film[:, ::-1]), "mirrored"),
 }
@@ -47,3 +51,16 @@ def phantom_folders(root: Path, n: int = 60, *, splits: tuple[str, ...] = ("trai
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(encode_png(film.pixels))
     return root
+
+
+def phantoms(n: int = 240, seed: int = 11) -> list[Film]:
+    """Phantoms in three splits by subject."""
+    return [
+        Film(encode_png(film.pixels), film.label, film.subject, SPLITS[int(film.subject[-5:]) % 4], film.name)
+        for film in draw(n, seed=seed, size=64)
+    ]
+
+
+def kept(folder: Path, films: Iterable[Film]) -> DatasetVersion:
+    """The films as a data set that nothing has checked."""
+    return write_films(folder / "datasets", "set", ("normal", "opacity"), films, subjects_known=True)

@@ -36,6 +36,8 @@ def promote(home: Path, *, spoil: Callable[[Bundle], None] = lambda _bundle: Non
 def promote_bundle(home: Path, bundle: Bundle) -> str:
     """Put a bundle in service with a gate record that let it pass; its version."""
     with opened(home) as ports:
+        facts = {"bundle": bundle.digest, "path": str(bundle.path), "run": bundle.parents.run, "parent": None}
+        ports.events.append("imported", who="test", why="a test", evidence=facts | {"data": bundle.parents.data})
         version = versions.register(ports.events, bundle, why="a test", who="test")
         champion = Catalogue.of(ports.events.read()).champion
         against = champion.bundle if champion else None

@@ -98,7 +98,7 @@ def test_a_run_that_was_cut_off_goes_on_under_its_id_behind_its_last_whole_epoch
     assert [row["epoch"] for row in read_curve(again.place)] == [1, 2, 3, 4]
     assert runs.kept[record.run]["state"] == "FINISHED"
     assert runs.kept[record.run]["points"]["loss"] == [(number, 1 / number) for number in (1, 2, 3, 4)]
-    state = {"run": record.run, "epoch": 4, "epochs": 4, "phase": "done"}
+    state = {"run": record.run, "epoch": 4, "epochs": 4, "phase": "done", "data": dataset.digest}
     assert json.loads((again.place / "state.json").read_text()) == state
 
 

@@ -154,9 +154,7 @@ class TrackingSpec:
 class Policy(Enum):
     """What the operating threshold is chosen for."""
 
-    YOUDEN = "youden"
-    SENSITIVITY = "sensitivity"
-    COST = "cost"
+    YOUDEN, SENSITIVITY, COST = "youden", "sensitivity", "cost"
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,14 @@ class Copies:
         return self.pictures.get(film.pixels, film.pixels)
 
     def how(self, one: Taken, other: Taken) -> str:
-        """How two films of one picture differ, in words."""
+        """What was done to the one to get the other, in words."""
         if one.pixels == other.pixels:
             return "the same pixels"
         low, high = sorted((one.pixels, other.pixels))
         alike = self.compared.get((low, high))
-        return str(alike) if alike else "alike through other films"
+        if alike is None:
+            return "alike through other films"
+        return str(alike if one.pixels == low else alike._replace(shift=-alike.shift))
 
 
 def find_copies(films: Sequence[Taken], read: Callable[[Taken], bytes]) -> Copies:

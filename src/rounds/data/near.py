@@ -30,7 +30,7 @@ _UNCERTAIN = 4
 # A coefficient whose middle half is narrower than this, in its own units, differs by noise alone: its bit stays 0.
 _QUIET = 32
 # A bucket of more films than this is searched in the neighbourhood of the film's whole hash only.
-_BUCKET = 512
+_BUCKET = 1024
 _CHUNK = 1 << 16
 # So many candidates a film are kept on average, and pixels compared for so many, the likeliest first.
 _PIXELS_A_FILM = 8

@@ -14,6 +14,7 @@ from rounds.data import looks
 from rounds.data.checks import check_films, check_leaks, leave_out_copies, tell_copies
 from rounds.data.copies import find_copies
 from rounds.data.cutting import settle_splits
+from rounds.data.oddness import oddness
 from rounds.data.repair import Repaired, repair, repair_notes
 from rounds.data.sources import Access, open_sources
 from rounds.data.take import Progress, Yield, take
@@ -65,6 +66,7 @@ def prepare(
         check_leaks(told, found.taken, copies)
         notes += _subject_notes(spec, found, known=source.subjects_known)
         tell_copies(found.taken, copies, notes)
+        notes += [f"{finding.what}: rounds data check names them" for finding in oddness(found.taken)]
         splits = settle_splits(spec, found.taken, copies, notes)
         kept = [
             Kept(film.digest, film.label, film.subject, split, film.name, film.attributes)

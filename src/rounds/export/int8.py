@@ -8,10 +8,11 @@ on `small` and `resnet18`); QOperator makes the smaller file and is what is writ
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,11 @@ def _logits(network: Network, films: Pixels) -> npt.NDArray[np.float32]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice, which goes to the root logger, to itself."""
+    """Keep to itself what the quantiser says: advice to the root logger, and its steps to standard output."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.disable(before)

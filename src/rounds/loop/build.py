@@ -89,7 +89,9 @@ def _pack(ports: Ports, run: TrainedRun, spec: ExportSpec) -> Bundle:
         "run": run.run,
         "data": run.data,
     }
-    ports.events.append("packed", who="export", why=f"run {run.run}", evidence=evidence | {"parent": None})
+    ports.events.append(
+        "packed", who="export", why=f"run {run.run}", evidence=evidence | {"parent": None, "export": plain(spec)}
+    )
     return bundle
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,11 @@ def optimise(ports: Ports, ref: str, spec: ExportSpec, *, data: str | None = Non
     seen = Seen(dataset, bundle.imaging, bundle.classes)
     variants, before = [], dict[str, Any]()
     with tempfile.TemporaryDirectory(dir=ports.home, prefix=".optimize-") as place:
-        for name, make in (("int8", _int8), ("pruned", _pruned)):
+        drafts = {"int8": partial(int8, bundle, seen), "pruned": partial(_pruned, ports, bundle, seen, spec, keep)}
+        for name, make in drafts.items():
             try:
                 with metered(ports.ledger, ports.clock, "optimize", bundle.digest):
-                    draft = make(ports, bundle, seen, spec, keep, Path(place))
+                    draft = make(Path(place))
                     found = compare(bundle, draft, seen)
             except (BadOverride, UnknownId) as error:
                 variants.append(_impossible(name, str(error)))
@@ -139,11 +141,12 @@ def normalisation(mean: str | None, std: str | None, scale: float | None, inside
     return Normalisation(numbers["mean"], numbers["std"], 255.0 if scale is None else scale) if given else None
 
 
-def _int8(_ports: Ports, bundle: Bundle, seen: Seen, spec: ExportSpec, _keep: float, place: Path) -> Bundle:
+def int8(bundle: Bundle, seen: Seen, place: Path) -> Bundle:
+    """Write the variant of a bundle whose convolutions are in eight bits, under `place`."""
     chosen = seen.some("train", CALIBRATING)
     calibrating = np.arange(len(chosen)) % 3 == 0
     model, _ = quantised(model_bytes(bundle), seen.pixels[chosen[calibrating]], seen.pixels[chosen[~calibrating]])
-    found = calibrate(Network(model), seen, spec, kept=bundle.calibration)
+    found = calibrate(Network(model), seen, ExportSpec(), kept=bundle.calibration)
     return vary(
         bundle,
         place,

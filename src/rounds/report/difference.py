@@ -126,7 +126,8 @@ def _class_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
     """Two bars a split and class: before above, after below."""
     most = max((max(row["before"], row["after"]) for row in rows), default=1) or 1
     frame = Frame(180, 36, 330, 34.0 * max(len(rows), 1), (0.0, float(most)))
-    body = [box(0, 0, 610, frame.bottom + 48, "paper")]
+    title = "Films by split and class"
+    body = [box(0, 0, 610, frame.bottom + 48, "paper"), text(0, 15, title, "heading")]
     ticks = drawing.ticks(0.0, float(most), 5)
     body.append(drawing.axes(frame, x_ticks=ticks, y_ticks=(), x_label="films: before grey, after blue", y_label=""))
     said = []
@@ -137,4 +138,4 @@ def _class_chart(rows: Sequence[Mapping[str, Any]]) -> Markup:
             body.append(box(frame.left, at, frame.x(count) - frame.left, 11, f"bar {tone}", tip=f"{count:,} films"))
         body.append(text(frame.right + 14, y + 21, f"{row['after'] - row['before']:+,}", "tick"))
         said.append(f"{row['split']} {row['class']} {row['before']:,} before, {row['after']:,} after")
-    return svg(610, frame.bottom + 48, "Films by split and class", "; ".join(said) + ".", *body)
+    return svg(610, frame.bottom + 48, title, "; ".join(said) + ".", *body, heading=False)

@@ -21,7 +21,8 @@ def shift_chart(
     with its 95 % interval, over the band (half a width of `reach`) in which nothing is called moved."""
     known = [row for row in rows if row["superiority"] is not None]
     frame = Frame(180, 36, 330, _ROW * max(len(known), 1))
-    body = [box(0, 0, 610, frame.bottom + 48, "paper")]
+    # the paper lies under the title too: such a drawing is also a file of its own, on whatever colour
+    body = [box(0, 0, 640, frame.bottom + 48, "paper"), text(0, 15, title, "heading")]
     body += [
         box(frame.x(0.5 - reach), frame.top, frame.x(0.5 + reach) - frame.x(0.5 - reach), frame.height, "band note")
     ]
@@ -35,7 +36,7 @@ def shift_chart(
         body.append(tag("circle", cx=frame.x(row["superiority"]), cy=y, r=4.0, class_=f"dot {tone}"))
         body.append(text(frame.right + 14, y + 4, f"{row['size']:+.2f} spreads", "tick"))
         said.append(f"{named(row)} {row['superiority']:.2f}, {row['low']:.2f} to {row['high']:.2f}")
-    return svg(610, frame.bottom + 48, title, "; ".join(said) + ".", *body)
+    return svg(640, frame.bottom + 48, title, "; ".join(said) + ".", *body, heading=False)
 
 
 def named(row: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ from rounds.imaging.packed import Films, Rows
 from rounds.train.augment import augment, mixup
 
 Batch = tuple[Tensor, Tensor]
-_VAL_BATCH = 512
+# images, and values of their pixels: 512 gray films up to 64 pixels, fewer of larger ones
+_VAL_BATCH, _VAL_VALUES = 512, 2**21
 _CPU = torch.device("cpu")
 
 
@@ -107,13 +108,14 @@ class ValBatches:
 
     def __init__(self, split: Split, *, shard: Shard = Shard(), device: torch.device = _CPU) -> None:
         self._split, self._places, self._device = split, shard.part(np.arange(len(split))), device
+        self._batch = max(1, min(_VAL_BATCH, _VAL_VALUES // split.pixels[0].size))
 
     def __len__(self) -> int:
-        return -(-len(self._places) // _VAL_BATCH)
+        return -(-len(self._places) // self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self._places), _VAL_BATCH):
-            yield to(self._split.take(self._places[start : start + _VAL_BATCH]), self._device)
+        for start in range(0, len(self._places), self._batch):
+            yield to(self._split.take(self._places[start : start + self._batch]), self._device)
 
 
 def stream(seed: int, *purpose: str | int, device: torch.device = _CPU) -> Generator:

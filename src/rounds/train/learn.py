@@ -27,7 +27,8 @@ from rounds.train.learner import Learner, Spent
 from rounds.train.profile import profiled
 from rounds.train.resume import CHECKPOINT, settle
 
-_PREPARE_IMAGES = 2048
+# behind a network's statistics: 2,048 gray films of 64 pixels, fewer of larger ones, so that memory does not grow
+_PREPARE_IMAGES, _FEWEST, _PREPARE_VALUES = 2048, 64, 2**23
 _STEPS_AN_EPOCH, _FEWEST_A_BATCH = 20, 16
 
 
@@ -111,7 +112,8 @@ def learn(job: Job, told: Told) -> Learnt:
         size = _batch(spec.train.batch, len(train))
         batches = TrainBatches(train, size, spec.augment, spec.seed, shard=shard, device=device)
         if job.start is None:
-            net.prepare(train.sample(_PREPARE_IMAGES, stream(spec.seed, "prepare")))
+            seen = min(_PREPARE_IMAGES, max(_FEWEST, _PREPARE_VALUES // train.pixels[0].size))
+            net.prepare(train.sample(seen, stream(spec.seed, "prepare")))
         steps = spec.train.epochs * len(batches)
         learner = Learner(net, spec, steps=steps, labels=train.labels, classes=classes, spent=spent)
         held = ValBatches(val, shard=shard, device=device)

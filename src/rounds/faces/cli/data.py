@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -89,7 +87,7 @@ def prepare(
         prepared = intake.prepare(ports, spec, mirror=mirror, progress=progress)
         if out:
             exchange.give_dataset(prepared.dataset, out)
-    public = prepared.public() | {"reasons": _reasons(prepared.refused)}
+    public = prepared.public() | {"reasons": intake.reasons(prepared.refused)}
     say.answer(public, as_json, lambda: _prepared(public))
 
 
@@ -111,11 +109,6 @@ def stats(
 
 def _listed(names: str) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, names.split(","))))
-
-
-def _reasons(refused: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """How often each reason occurs, by its first words: what follows them concerns one file."""
-    return dict(Counter(re.split(r"[;,:(]| of ", why)[0].strip() for _, why in refused).most_common())
 
 
 def _prepared(public: dict[str, Any]) -> Iterator[str]:

@@ -23,6 +23,7 @@ QUERY = ("reference", "subject")
 LONGEST = 256
 MULTIPART = b"multipart/form-data"
 RAW = b"application/octet-stream"
+SINGLE = (RAW, b"application/dicom")
 
 
 class Predict:
@@ -100,12 +101,16 @@ def _content_type(scope: Scope) -> bytes:
     media = given.split(b";", 1)[0].strip().lower()
     if media == MULTIPART:
         return MULTIPART + given.strip()[len(MULTIPART) :]
-    if media.startswith(b"image/") or media == RAW:
+    if media.startswith(b"image/") or media in SINGLE:
         return media
     got = media.decode("latin-1")
     send = "name the type: curl --data-binary @film.png -H 'content-type: image/png', or curl -F file=@film.png"
     fault = Fault(
-        "wrong content type", "content-type", "image/*, application/octet-stream or multipart/form-data", got, send
+        "wrong content type",
+        "content-type",
+        "image/*, application/dicom, application/octet-stream or multipart/form-data",
+        got,
+        send,
     )
     raise BadRequest("the content type is not that of an image", [fault], status=415)
 
