@@ -14,7 +14,7 @@ UV := $(if $(PIP_CERT),SSL_CERT_FILE=$(PIP_CERT)) $(BIN)/uv
 TORCH := $(if $(PIP_FIND_LINKS),$(foreach place,$(PIP_FIND_LINKS),--find-links $(place)),--torch-backend=auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format lock simulate clean
+.PHONY: help setup demo pipeline test test-slow check format lock simulate bench clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -33,22 +33,25 @@ $(READY): requirements-dev.txt pyproject.toml
 demo: $(READY)  ## the whole loop on phantoms, or on DATA=<any source>; OUT=DIR, SEED=N
 	$(BIN)/rounds demo $(if $(DATA),--data $(DATA)) --out $(OUT) --seed $(SEED)
 
+pipeline: $(READY)  ## the DVC pipeline: prepare, train, export, evaluate, register what has changed
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
+
 test: $(READY)  ## the tests, with coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term --cov-fail-under=70
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term --cov-fail-under=85
 
 test-slow: $(READY)  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 900
 
 check: $(READY)  ## format, lint, types, import contracts, lock
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	@! grep -nE '\+cpu|://|^-|file:|^/' requirements.lock requirements.txt requirements-dev.txt || { echo "the lock names a local build, path or address"; exit 1; }
 
 format: $(READY)  ## put the code in order
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests bench
+	$(BIN)/ruff check --fix src tests bench
 
 simulate: $(READY)  ## measured error rates beside the stated ones
 	$(BIN)/python -m rounds.stats.simulate
@@ -62,6 +65,9 @@ lock: $(READY)  ## resolve again: everything (requirements.lock), what serves, a
 	$(COMPILE) -c requirements.lock $(addprefix --extra ,$(filter-out evidently,$(EXTRAS))) pyproject.toml -o requirements-dev.txt
 	@# CUDA's packages come with the torch build of the machine, or not at all: naming them would force them on everybody
 	sed -i -E '/^(nvidia|cuda|triton)[a-z0-9-]*==/d' requirements-dev.txt
+
+bench: $(READY)  ## every budget beside its floor, as a table and in build/bench.json
+	$(BIN)/python -m bench
 
 clean:  ## drop the environment and what the tests left
 	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -3,8 +3,8 @@
     python -m bench.int8
 
 The network is trained for two epochs on 1,500 films at 64 pixels, so that labels are those of real logits, and served
-as its bundle is: each film averaged with its mirror image. Times are CPU time of the one thread, in turns, the median of
-the pairs' ratios (export/variants.py); labels and AUC are those of the validation films, at the bundle's operating
+as its bundle is: each film averaged with its mirror image. Times are CPU time of the one thread, in turns, the median
+of the pairs' ratios (export/variants.py); labels and AUC are those of the validation films, at the bundle's operating
 point. Films: chest X-rays where ROUNDS_DATASETS names a folder that holds them, else phantoms.
 """
 

@@ -29,7 +29,9 @@ def films() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         labels = np.array([film.label == "opacity" for film in drawn], np.int64)
         return np.stack([film.pixels for film in drawn])[:, np.newaxis], labels
     with np.load(path, allow_pickle=False) as held:
-        images, labels = held["train_images"][:MANY], held["train_labels"][:MANY, 0]
+        # in the file one class follows the other
+        chosen = np.random.default_rng(0).permutation(len(held["train_labels"]))[:MANY]
+        images, labels = held["train_images"][chosen], held["train_labels"][chosen, 0]
     return np.ascontiguousarray(images[:, np.newaxis]), labels.astype(np.int64)
 
 

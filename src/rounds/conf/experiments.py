@@ -40,6 +40,6 @@ EXPERIMENTS: Mapping[str, Mapping[str, Any]] = {
         "imaging": {"size": 160},
         "model": {"name": "efficientnet_lite0", "pretrained": True},
         "augment": _OTHER_SCANNERS,
-        "train": {"epochs": 5, "batch": 32, "lr": 3e-3, "backbone_lr": 0.3, "ema": 0.99},
+        "train": {"epochs": 4, "batch": 32, "lr": 3e-3, "backbone_lr": 0.3, "ema": 0.99},
     },
 }

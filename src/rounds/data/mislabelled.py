@@ -45,7 +45,7 @@ def doubts(
     """Films uint8 (n, 1, 28, 28) that are likely mislabelled; None where a class has too few groups (10) to learn from.
 
     Measured with 5 % of labels exchanged (tests/data/test_data_checks.py prints both): of the real chest films that are
-    listed 9 in 10 were planted, and 7 in 10 planted ones are listed; of phantoms, of which the classifier tells 8 in
+    listed 9 in 10 were planted, and 3 in 4 planted ones are listed; of phantoms, of which the classifier tells 8 in
     10, it is 2 in 10 and 6 in 10.
 
     Confident learning (Northcutt, Jiang and Chuang 2021) on probabilities of 5-fold cross-validation by groups: a film

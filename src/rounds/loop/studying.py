@@ -21,7 +21,7 @@ from rounds.core.specs import Axis, TrainSpec
 from rounds.costs.meter import metered
 from rounds.data.split import divide, groups_of
 from rounds.imaging.packed import Films, Rows
-from rounds.loop import intake
+from rounds.loop import checking, intake
 from rounds.nets.weights import load_weights
 from rounds.stats.difference import area_difference
 from rounds.stats.intervals import metric_intervals
@@ -43,6 +43,7 @@ def study(
     draw of scanners than the one the best was chosen on. The weights of both are kept, those of the others go.
     """
     dataset = intake.find(ports, data)
+    checking.refuse_leaks(ports, dataset)
     folder = ports.home / "studies" / spec.name
     search = Search(spec, axes, tuple(base), compose, dataset, folder)
     with metered(ports.ledger, ports.clock, "tune", dataset.digest):
@@ -97,6 +98,7 @@ def cross_validate(ports: Ports, spec: TrainSpec, folds: int) -> dict[str, Any]:
     Raises BadSource where a class has fewer subjects than folds.
     """
     dataset = intake.find(ports, spec.data)
+    checking.refuse_leaks(ports, dataset)
     films = Films(dataset.path)
     place = ports.home / "cross-validation" / f"{dataset.digest[:12]}-{ports.clock():%Y%m%dT%H%M%S%f}"
     with metered(ports.ledger, ports.clock, "cross-validate", dataset.digest):
