@@ -44,7 +44,7 @@ def test_a_killed_command_goes_on_as_one_run_and_packs_the_same_weights(home, tm
         process.wait()
     (place,) = (home / "runs").iterdir()
     assert json.loads((place / "state.json").read_text())["epoch"] == 1
-    told = rounds(home, "data", "list")
+    told = rounds(home, "audit")
     assert f"run {place.name} was interrupted at epoch 1 of 3; to go on: rounds train --resume {place.name}" in told.err
     changed = rounds(home, "train", "--resume", place.name, "train.lr=1", "--data", "other", "--json")
     assert changed.code == 2

@@ -58,7 +58,7 @@ def test_a_training_survives_its_server_and_the_server_has_it_whole_when_both_ar
             films, "train", "--data", "ph", "--json", *QUICK, f"train.epochs={epochs}", ROUNDS_TRACKING=uri
         )
         while not any(len(path.read_text().splitlines()) > 2 for path in films.glob("runs/*/curve.csv")):
-            assert training.poll() is None, "the training ended before the server was killed"
+            assert training.poll() is None, training.communicate()[1]
             time.sleep(0.02)
         kill(server)
         out, err = ended(training)

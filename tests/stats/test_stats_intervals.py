@@ -168,3 +168,10 @@ def test_a_window_that_both_models_rank_perfectly_does_not_show_that_none_is_wor
     y = np.repeat([0, 1], 2000)
     assert 1.645 * auc_change(y, y + 0.0, y * 2.0, 0.02)[1] < 0.02
     assert np.isnan(auc_change(np.array([0, 1, 1]), np.arange(3.0), np.arange(3.0), 0.02)[1])
+
+
+def test_two_scores_of_one_order_are_one_ranking() -> None:
+    random = np.random.default_rng(3)
+    y, score = random.integers(0, 2, 60), random.random(60)
+    assert auc_change(y, score**3 / 2, score, 0.02) == (0.0, 0.0)
+    assert auc_change(y, score + random.normal(0, 0.01, 60), score, 0.02)[1] > 0

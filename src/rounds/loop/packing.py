@@ -57,7 +57,7 @@ def optimise(ports: Ports, ref: str, spec: ExportSpec, *, data: str | None = Non
     dataset = intake.find(ports, data or bundle.parents.data)
     seen = Seen(dataset, bundle.imaging, bundle.classes)
     variants, before = [], dict[str, Any]()
-    with tempfile.TemporaryDirectory(dir=ports.home, prefix=".optimize-") as place:
+    with tempfile.TemporaryDirectory() as place:
         drafts = {"int8": partial(int8, bundle, seen), "pruned": partial(_pruned, ports, bundle, seen, spec, keep)}
         for name, make in drafts.items():
             try:

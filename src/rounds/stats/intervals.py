@@ -160,9 +160,12 @@ def auc_change(
     candidate worse by the margin, the errors of the two areas would differ by at least the difference of their standard
     errors (Cauchy and Schwarz), so the standard error is never taken smaller. With 30 + 30 films and a champion at
     .999, a candidate at .979 then passes a margin of .02 at level .05 in .001 of draws, and by DeLong alone in .24; at
-    .98 and .96 still in .09 (measured). NaN where a class has fewer than two films.
+    .98 and .96 still in .09 (measured). Two scores that put films, no two of them equal, in one and the same order, as a
+    recalibration of two classes does, are one ranking: 0, without error. NaN where a class has fewer than two films.
     """
     change, variance = paired_auc(y, candidate, champion)
+    if not np.isnan(variance) and (np.diff(np.asarray(candidate)[np.argsort(champion)]) > 0).all():
+        return 0.0, 0.0
     m, n = int((np.asarray(y) == 1).sum()), int((np.asarray(y) != 1).sum())
     if np.isnan(variance):
         return change, float("nan")

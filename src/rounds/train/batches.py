@@ -108,7 +108,7 @@ class ValBatches:
 
     def __init__(self, split: Split, *, shard: Shard = Shard(), device: torch.device = _CPU) -> None:
         self._split, self._places, self._device = split, shard.part(np.arange(len(split))), device
-        self._batch = max(1, min(_VAL_BATCH, _VAL_VALUES // split.pixels[0].size))
+        self._batch: int = max(1, min(_VAL_BATCH, _VAL_VALUES // split.pixels[0].size))
 
     def __len__(self) -> int:
         return -(-len(self._places) // self._batch)
