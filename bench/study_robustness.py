@@ -32,7 +32,7 @@ from rounds.nets.network import Network
 from rounds.nets.weights import load_weights
 from rounds.stats.calibrate import fit_temperature_bias
 from rounds.stats.intervals import cluster_bootstrap
-from rounds.stats.metrics import auc, paired_auc
+from rounds.stats.metrics import auc
 from rounds.stats.operating import operating_threshold
 from rounds.train.augment import augment
 from rounds.train.fit import fit
@@ -290,15 +290,17 @@ def right(y: Ints, s: Floats, threshold: float) -> float:
     return float(((s[y == 1] > threshold).mean() + (s[y == 0] <= threshold).mean()) / 2)
 
 
-def difference(y: Ints, first: Floats, second: Floats, subjects: npt.NDArray[np.str_]) -> tuple[float, float, float]:
-    """AUC(first) - AUC(second) on the same films, and its 95 % interval by a bootstrap over subjects."""
+def difference(
+    y: Ints, ours: Sequence[Floats], theirs: Floats, subjects: npt.NDArray[np.str_]
+) -> tuple[float, float, float]:
+    """Mean AUC of our networks minus theirs on the same films, and its 95 % interval by a bootstrap over subjects."""
 
-    def areas(weights: npt.NDArray[np.float32]) -> dict[str, Floats]:
-        return {"gain": weighted_auc(y, first, weights) - weighted_auc(y, second, weights)}
+    def gain(weights: npt.NDArray[np.float32]) -> dict[str, Floats]:
+        mean = np.mean([weighted_auc(y, one, weights) for one in ours], 0)
+        return {"gain": mean - weighted_auc(y, theirs, weights)}
 
-    gains = cluster_bootstrap(list(subjects), areas)["gain"]
-    low, high = np.quantile(gains, [0.025, 0.975])
-    return paired_auc(y, first, second)[0], float(low), float(high)
+    low, high = np.quantile(cluster_bootstrap(list(subjects), gain)["gain"], [0.025, 0.975])
+    return float(gain(np.ones((len(y), 1), np.float32))["gain"][0]), float(low), float(high)
 
 
 def weighted_auc(y: Ints, s: Floats, weights: npt.NDArray[np.float32]) -> Floats:
@@ -386,10 +388,10 @@ def _print_baseline(films: Known, fold: Fold, base: Scored, recipes: Mapping[str
     subjects = films.subjects[fold.test]
     print("\nResNet-18, 100 epochs: AUC plain {:.4f} / stressed {:.4f}".format(*areas(films, fold, base)))
     for recipe, seeds in recipes.items():
-        for seed, ours in enumerate(seeds):
-            plain = difference(y, ours.test, base.test, subjects)
-            hard = difference(y[places], ours.test_stressed, base.test_stressed, subjects[places])
-            print(f"  {recipe}, seed {seed}, minus ResNet-18: plain {_interval(plain)}, stressed {_interval(hard)}")
+        for name, ours in [*((f"seed {i}", [one]) for i, one in enumerate(seeds)), ("all seeds", seeds)]:
+            plain = difference(y, [one.test for one in ours], base.test, subjects)
+            hard = difference(y[places], [one.test_stressed for one in ours], base.test_stressed, subjects[places])
+            print(f"  {recipe}, {name}, minus ResNet-18: plain {_interval(plain)}, stressed {_interval(hard)}")
 
 
 def _interval(found: tuple[float, float, float]) -> str:

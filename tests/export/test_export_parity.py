@@ -41,7 +41,7 @@ def test_logits_agree_to_a_ten_thousandth(
     name: str, n: int, films: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 ) -> None:
     pixels, truth = films
-    net = fitted(ModelSpec(name), pixels, truth, batches=10)
+    net = fitted(ModelSpec(name), pixels, truth, batches=6, batch=48)
     network = Network(to_onnx(net, channels=1, size=28))
     with torch.no_grad():
         wanted = np.concatenate(
@@ -58,5 +58,5 @@ def test_the_average_with_the_mirror_image_agrees_too(
     name: str, films: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 ) -> None:
     pixels, truth = films
-    served = Mirrored(fitted(ModelSpec(name), pixels, truth, batches=10))
+    served = Mirrored(fitted(ModelSpec(name), pixels, truth, batches=6, batch=48))
     assert check_parity(served, Network(to_onnx(served, channels=1, size=28)), pixels[:50], LIMIT) <= LIMIT

@@ -230,14 +230,14 @@ def test_a_tracker_that_hangs_holds_up_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_server_on_postgresql_dies_in_mid_training_and_has_everything_when_it_is_back(tmp_path, postgres_url):
+def test_a_server_on_postgresql_dies_in_mid_training_and_has_everything_when_it_is_back(tmp_path, postgres_url, capfd):
     port, told = free_port(), list[str]()
     uri, store = f"http://127.0.0.1:{port}", postgres_url.replace("postgresql:", "postgresql+psycopg:")
     runs = Spooled(MlflowRuns(uri, ""), tmp_path / "spool", told.append)
     with mlflow_server(tmp_path, store, port) as server:
         before = train(runs, tmp_path)
         assert runs.drain()
-        assert told == []
+        assert (told, capfd.readouterr()) == ([], ("", "")), "nothing on the console"
 
         def dies() -> None:
             assert runs.drain()

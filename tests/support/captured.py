@@ -29,7 +29,7 @@ Scanner = Callable[[Pixels], Pixels]
 CLASSES = ("normal", "opacity")
 STRIPES = np.array([1.0, 1.0, -1.0, -1.0])
 RULES = ruling.Rules(
-    GateSpec(max_ece=0.3, max_auc_drop=0.1),  # a hundred sealed films cannot show less at these levels
+    GateSpec(max_ece=0.3, max_auc_drop=0.2),  # a hundred sealed subjects cannot show less at these levels
     MonitorSpec(horizon=2000, risk_horizon=1000, audit_share=0.6, risk_tolerance=0.02),
     PolicySpec(labels_to_recalibrate=40, labels_to_prove=40, labels_to_retrain=100, cooldown_s=0.0),
 )

@@ -29,7 +29,7 @@ def fitted(
         for norm in net.modules():
             if isinstance(norm, torch.nn.BatchNorm2d):
                 norm.weight.uniform_(0.25, 0.75)
-                norm.momentum = 0.3
+                norm.momentum = 0.5
         for _ in range(batches):
             net(pixels)
         features = net.eval()(pixels)[1].double()

@@ -7,6 +7,8 @@ from typing import Any
 
 # Below so many films of a class an interval is too wide to promise much: 50 films leave +-0.1 around 0.85.
 FEW_FILMS = 50
+# A loss of accuracy that a person would notice.
+HARM = 0.05
 Facts = Mapping[str, Any]
 
 
@@ -111,11 +113,24 @@ def _about_measuring(facts: Facts) -> Iterator[str]:
         if few:
             where = f"{one['name'] or one['data'][:12]}, {one['split']}"
             yield f"On {where} it was measured with under {FEW_FILMS} films of {_listed(few)}."
-    if facts["robustness"] is None:
+    yield from _about_harm(facts["robustness"])
+
+
+def _about_harm(found: Facts | None) -> Iterator[str]:
+    if found is None:
         yield (
-            "How it does on blurred, noisy, darker or turned films was not measured (rounds evaluate "
-            "--robustness does)."
+            "How it does on blurred, noisy, darker or turned films was not measured: rounds evaluate --robustness does."
         )
+        return
+    clean = found["clean"].get("accuracy")
+    hurt = [
+        f"{kind} {point['severity']:g}"
+        for kind, curve in found["curves"].items()
+        for point in curve["points"]
+        if clean and "accuracy" in point and point["accuracy"]["high"] < clean["value"] - HARM
+    ]
+    if hurt:
+        yield f"Its accuracy falls by more than {HARM:g} on films that were harmed: {_listed(hurt)}."
 
 
 def _about_slices(measured: Sequence[Facts]) -> Iterator[str]:

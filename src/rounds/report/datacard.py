@@ -98,7 +98,7 @@ def _making(facts: Mapping[str, Any]) -> Iterator[Block]:
     if made is None:
         yield Text("It was not prepared in this workspace, so how it was made is not recorded here.")
     else:
-        yield Text(f"Entered on {moment(made['at'])} UTC by {made['who']}: {made['why']}.")
+        yield Text(f"Entered on {moment(made['at'])} UTC by {made['who']}, from {_sources(made)}.")
         if made["refused"] is None:
             yield Text("What was refused or repaired on the way is not recorded.")
         else:
@@ -113,6 +113,12 @@ def _making(facts: Mapping[str, Any]) -> Iterator[Block]:
     if facts["cost"]:
         cost = facts["cost"]
         yield Text(f"It took {seconds(cost['seconds'])}, and {seconds(cost['cpu_seconds'])} of computing.")
+
+
+def _sources(made: Mapping[str, Any]) -> str:
+    """Sources as they were typed; of a path on this machine its last part, since cards are passed on."""
+    named = [source if "://" in source else source.rstrip("/").rpartition("/")[2] for source in made["sources"]]
+    return listed(named) or f"what the log calls: {made['why']}"
 
 
 def _refused(made: Mapping[str, Any]) -> str:

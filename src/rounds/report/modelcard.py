@@ -11,7 +11,7 @@ from rounds.report.pages import count, decimal, moment, percent, seconds
 from rounds.report.results import bounds, measured, where
 
 USE = {
-    "purpose": "Research and teaching. Unless its makers say otherwise, nothing more.",
+    "purpose": "Research and teaching.",
     "out_of_scope": "It is not a medical device: nothing that it says may decide how a patient is examined or treated.",
 }
 VARIANTS = {
@@ -89,7 +89,7 @@ def _details(facts: Mapping[str, Any]) -> Iterator[Block]:
     ]
     if facts["imported"]:
         rows.append(("Brought along as", f"{facts['imported']['file']}, SHA-256 {facts['imported']['sha256']}"))
-    rows += [("Training run", parents["run"]), ("Code", parents["code"] or "not recorded")]
+    rows += [("Training run", parents["run"]), ("Code", _code(parents["code"]))]
     rows.append(("Configuration", f"digest {parents['config']}"))
     yield Facts(rows)
     if run:
@@ -97,6 +97,12 @@ def _details(facts: Mapping[str, Any]) -> Iterator[Block]:
         yield Table("The settings that it was trained with", ["group", "settings"], _settings(run["spec"]))
     else:
         yield Text("How it was trained is not recorded in this workspace.")
+
+
+def _code(revision: str) -> str:
+    if revision.endswith("+"):
+        return f"{revision[:-1]}, with changes that were not committed"
+    return revision or "not recorded"
 
 
 def _fitted(fit: str) -> str:
@@ -133,8 +139,8 @@ def _settings(spec: Mapping[str, Any]) -> list[list[str]]:
 def _use(facts: Mapping[str, Any], asked: Mapping[str, str], names: Sequence[str]) -> list[Block]:
     ref = facts["version"] or facts["bundle"][:12]
     rows = stated(facts["said"], {name: asked[name] for name in names}, facts["bundle"], f"rounds describe {ref}")
-    usual = {asked[name]: text for name, text in USE.items() if name in names}
-    return [Facts([(name, f"{usual[name]} {text}" if name in usual else text) for name, text in rows])]
+    usual = {asked[name]: text for name, text in USE.items() if name == "out_of_scope" or not facts["said"][name]}
+    return [Facts([(question, f"{usual[question]} {text}" if question in usual else text) for question, text in rows])]
 
 
 def _factors(facts: Mapping[str, Any]) -> Iterator[Block]:
@@ -148,7 +154,7 @@ def _factors(facts: Mapping[str, Any]) -> Iterator[Block]:
         yield Text(
             "No group of people, site or scanner was measured apart, since the films that it was measured on say "
             "nothing "
-            "of them. Age, sex, posture, scanner and site are known to matter for films like these."
+            "of them. For medical films age, sex, posture, scanner and site often matter."
         )
 
 

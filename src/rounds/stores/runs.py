@@ -28,8 +28,10 @@ EXPERIMENT = "rounds"
 HOST, PID, BORN = "rounds.host", "rounds.pid", "rounds.born"
 # A run's own name: its id where MLflow was away when it began, and what keeps it from being entered twice.
 RUN, OWN = "rounds.run", "run-"
-# MLflow waits two minutes for each answer, and asks eight times; its variables say otherwise where they are set.
-PATIENCE = {
+# MLflow waits two minutes for each answer, asks eight times, and prints addresses on stdout, where our answers go; its
+# variables say otherwise where they are set.
+MANNERS = {
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -179,7 +181,7 @@ class MlflowRuns:
             engine.dispose()
         # Read by MLflow when it is imported: no figures about us leave this machine unless somebody asked for it.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for name, value in PATIENCE.items():
+        for name, value in MANNERS.items():
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
