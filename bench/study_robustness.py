@@ -2,7 +2,7 @@
 
     python bench/study_robustness.py OUT [--recipes base,flip,...] [--seeds 2] [--folds random,groups,...] [--baseline]
 
-Real films are needed (ROUNDS_DATASETS). OUT keeps prepared data, weights and scores: what is there is not made again.
+Real films are needed (ROUNDS_DATASETS). OUT keeps prepared data and scores: what is there is not made again.
 The 100-epoch ResNet-18 takes 27 minutes of one core with AMX, a recipe 15 seconds a seed and fold.
 """
 
@@ -40,6 +40,7 @@ from rounds.train.fit import fit
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Interval = tuple[float, float, float]
 SOURCES = {"npz": ("pneumoniamnist_trainval.npz", None), "tar": ("chest_xray_224.tar", CHEST_XRAY_SUBJECT)}
 SPEC = ImagingSpec()  # 28 pixels, gray
 BASE = ["experiment=pneumonia28", "train.progress=false", "train.threads=1"]
@@ -135,8 +136,7 @@ def match(small: Pixels, large: Pixels) -> Ints:
         cut = slice(start, start + side)
         crops = large[:, 0, :, cut] if aspect <= 1 else large[:, 0, cut, :]
         shrunk = [cv2.resize(np.ascontiguousarray(crop), (28, 28), interpolation=cv2.INTER_AREA) for crop in crops]
-        likeness = wanted @ _unit(np.stack(shrunk)).T
-        place, value = likeness.argmax(1), likeness.max(1)
+        place, value = (likeness := wanted @ _unit(np.stack(shrunk)).T).argmax(1), likeness.max(1)
         found, best = np.where(value > best, place, found), np.maximum(value, best)
     return found
 
@@ -193,7 +193,7 @@ def rows_at(films: Known, places: Ints) -> Rows:
 
 def train_recipe(films: Known, fold: Fold, spec: TrainSpec, folder: Path) -> Network:
     """The product's own training on the fold."""
-    rows = (rows_at(films, fold.train), rows_at(films, fold.val))
+    rows = rows_at(films, fold.train), rows_at(films, fold.val)
     return load_weights(fit(spec, films.dataset, runs=None, folder=folder, rows=rows).checkpoint)
 
 
@@ -290,9 +290,7 @@ def right(y: Ints, s: Floats, threshold: float) -> float:
     return float(((s[y == 1] > threshold).mean() + (s[y == 0] <= threshold).mean()) / 2)
 
 
-def difference(
-    y: Ints, ours: Sequence[Floats], theirs: Floats, subjects: npt.NDArray[np.str_]
-) -> tuple[float, float, float]:
+def difference(y: Ints, ours: Sequence[Floats], theirs: Floats, subjects: npt.NDArray[np.str_]) -> Interval:
     """Mean AUC of our networks minus theirs on the same films, and its 95 % interval by a bootstrap over subjects."""
 
     def gain(weights: npt.NDArray[np.float32]) -> dict[str, Floats]:
@@ -394,7 +392,7 @@ def _print_baseline(films: Known, fold: Fold, base: Scored, recipes: Mapping[str
             print(f"  {recipe}, {name}, minus ResNet-18: plain {_interval(plain)}, stressed {_interval(hard)}")
 
 
-def _interval(found: tuple[float, float, float]) -> str:
+def _interval(found: Interval) -> str:
     return "{:+.4f} ({:+.4f} to {:+.4f})".format(*found)
 
 

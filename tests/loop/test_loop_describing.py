@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.support.bundles import shifted_threshold
 from tests.support.captured import Ward, dataset_in, packed
@@ -131,3 +132,21 @@ def test_known_sources_bring_their_citation_and_licence() -> None:
     assert derma is not None
     assert derma["licence"] == "CC BY-NC 4.0"
     assert known("films/") is None
+
+
+def test_a_card_of_dicom_films_does_not_say_where_they_lay(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="needs the extra: pip install 'rounds[dicom]'")
+    from tests.support.dicoms import dicom
+
+    root = tmp_path / "Doe, Jane"
+    root.mkdir()
+    random = np.random.default_rng(0)
+    for number, sex in enumerate("FM"):
+        pixels = random.integers(0, 4096, (40, 32)).astype(np.uint16)
+        elements = {"PatientID": f"P{number}", "PatientSex": sex, "BurnedInAnnotation": "NO"}
+        (root / f"{number}.dcm").write_bytes(dicom(pixels, BitsStored=12, **elements))
+    with opened(home) as ports:
+        intake.prepare(ports, DataSpec(f"dicom:{root}", "set", labels="tag:PatientSex"))
+        facts = describing.data_card(ports, "set")
+    assert (facts["nameless"], facts["prepared"]["sources"]) == (2, ["a DICOM tree"])
+    assert "Doe" not in str(facts)

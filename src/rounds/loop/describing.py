@@ -46,6 +46,10 @@ def data_card(ports: Ports, ref: str) -> dict[str, Any]:
     events = ports.events.read()
     prepared = _prepared(events, dataset.digest)
     sources = prepared["sources"] if prepared else []
+    nameless = intake.nameless(dataset)
+    if prepared and nameless:
+        # The place of a DICOM tree may name somebody: the log is the operator's, a card is passed on.
+        prepared |= {"sources": ["a DICOM tree"], "why": f"{prepared['taken']} films"}
     facts = {
         "card": "data",
         **_named(dataset),
@@ -56,7 +60,7 @@ def data_card(ports: Ports, ref: str) -> dict[str, Any]:
         "counts": statistics(dataset),
         "attributes": _attributes(Films(dataset.path).rows().attributes),
         **_checks(survey),
-        "nameless": intake.nameless(dataset),
+        "nameless": nameless,
         "bundles": _bundles_of(events, dataset.digest),
         "cost": _data_cost(ports, dataset, events),
     }

@@ -1,4 +1,4 @@
-"""Random changes to a whole batch at once, as tensors; never image by image."""
+"""Random changes to a whole batch at once: what is drawn here, `apply` carries out on the device of the pixels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from rounds.core.specs import AugmentSpec
+from rounds.train.apply import blur, mirror, shift, tone, warp
+
+_WINDOWS = 2**16
 
 
 def augment(pixels: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
@@ -21,28 +23,22 @@ def augment(pixels: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
     and generator are on one device. (mixup changes labels as well: see there.)
     """
     if spec.flip:
-        pixels = _flip(pixels, generator)
-    if spec.translate > 0 and not (spec.rotate > 0 or spec.scale > 0):
-        pixels = _translate(pixels, round(spec.translate * pixels.shape[-1]), generator)
-    if not any((spec.rotate, spec.scale, spec.gamma, spec.contrast, spec.brightness, spec.blur, spec.noise)):
-        return _cutout(pixels, spec.cutout, generator) if spec.cutout > 0 else pixels
-    x = pixels.float()
+        pixels = mirror(pixels, torch.rand(len(pixels), generator=generator, device=pixels.device) < 0.5)
     if spec.rotate > 0 or spec.scale > 0:
-        x = _warp(x, spec, generator)
+        pixels = warp(pixels, _affine(pixels, spec, generator))
+    elif spec.translate > 0:
+        reach = round(spec.translate * pixels.shape[-1])
+        offsets = torch.randint(-reach, reach + 1, (2, len(pixels)), generator=generator, device=pixels.device)
+        pixels = shift(pixels, offsets, reach)
     if spec.blur > 0:
-        x = _blur(x, spec.blur, generator)
+        pixels = blur(pixels, spec.blur * _uniform(pixels, generator).abs().clamp(min=1e-3), math.ceil(2 * spec.blur))
     if spec.gamma > 0:
-        x = 255 * (x / 255).clamp(1e-3, 1) ** _factor(x, spec.gamma, generator)
-    if spec.contrast > 0:
-        centre = x.mean(dim=(1, 2, 3), keepdim=True)
-        x = centre + (x - centre) * _factor(x, spec.contrast, generator)
-    if spec.brightness > 0:
-        x = x + 255 * spec.brightness * _uniform(x, generator)
+        pixels = tone(pixels, 255 * (_levels(pixels) / 255) ** _factor(pixels, spec.gamma, generator))
+    if spec.contrast > 0 or spec.brightness > 0:
+        pixels = tone(pixels, _lit(pixels, spec, generator))
     if spec.noise > 0:
-        sigma = 255 * spec.noise * _uniform(x, generator).abs()
-        x = x + sigma * torch.randn(x.shape, generator=generator, device=x.device)
-    x = x.round_().clamp_(0, 255).to(torch.uint8)
-    return _cutout(x, spec.cutout, generator) if spec.cutout > 0 else x
+        pixels = _noise(pixels, spec.noise, generator)
+    return _cutout(pixels, spec.cutout, generator) if spec.cutout > 0 else pixels
 
 
 def mixup(pixels: Tensor, targets: Tensor, share: float, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -58,8 +54,30 @@ def mixup(pixels: Tensor, targets: Tensor, share: float, generator: Generator) -
 
 
 def _uniform(x: Tensor, generator: Generator) -> Tensor:
-    """One number an image, -1..1, float32 (n, 1, 1, 1)."""
-    return torch.rand((len(x), 1, 1, 1), generator=generator, device=x.device) * 2 - 1
+    """One number an image, -1..1, float32 (n, 1)."""
+    return torch.rand((len(x), 1), generator=generator, device=x.device) * 2 - 1
+
+
+def _levels(x: Tensor) -> Tensor:
+    return torch.arange(256, dtype=torch.float32, device=x.device)
+
+
+def _lit(pixels: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
+    """Contrast about each image's mean, and brightness: float32 (n, 256)."""
+    table = _levels(pixels).expand(len(pixels), -1)
+    if spec.contrast > 0:
+        centre = pixels.flatten(1).float().mean(dim=1, keepdim=True)
+        table = centre + (table - centre) * _factor(pixels, spec.contrast, generator)
+    return table + 255 * spec.brightness * _uniform(pixels, generator) if spec.brightness > 0 else table
+
+
+def _noise(pixels: Tensor, most: float, generator: Generator) -> Tensor:
+    """Add normal noise of each image's own strength: windows, at random, of one long draw for the whole batch."""
+    sigma, size = 255 * most * _uniform(pixels, generator).abs(), pixels[0].numel()
+    starts = torch.randint(0, _WINDOWS, (len(pixels),), generator=generator, device=pixels.device).tolist()
+    draw = torch.randn(size + _WINDOWS, generator=generator, device=pixels.device)
+    noise = torch.stack([draw[start : start + size] for start in starts])
+    return noise.mul_(sigma).add_(pixels.flatten(1)).round_().clamp_(0, 255).to(torch.uint8).view_as(pixels)
 
 
 def _factor(x: Tensor, reach: float, generator: Generator) -> Tensor:
@@ -67,46 +85,14 @@ def _factor(x: Tensor, reach: float, generator: Generator) -> Tensor:
     return torch.exp(math.log1p(reach) * _uniform(x, generator))
 
 
-def _flip(pixels: Tensor, generator: Generator) -> Tensor:
-    mirrored = torch.rand((len(pixels), 1, 1, 1), generator=generator, device=pixels.device) < 0.5
-    return torch.where(mirrored, pixels.flip(-1), pixels)
-
-
-def _translate(pixels: Tensor, reach: int, generator: Generator) -> Tensor:
-    """Shift each image by whole pixels; gathers from the padded batch through an index, without a copy per shift."""
-    n, _, h, w = pixels.shape
-    device = pixels.device
-    dy, dx = torch.randint(0, 2 * reach + 1, (2, n), generator=generator, device=device)
-    rows = (dy[:, None] + torch.arange(h, device=device) - reach).clamp(0, h - 1)
-    columns = (dx[:, None] + torch.arange(w, device=device) - reach).clamp(0, w - 1)
-    return pixels[torch.arange(n, device=device)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )
-
-
-def _warp(x: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
-    """Rotate, scale and shift in one bilinear sampling, edges repeated."""
+def _affine(x: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
+    """Turn, zoom and shift of each image, from places in the new to places in the old, in half sides: (n, 2, 3)."""
     turn, size, dx, dy = torch.rand((4, len(x)), generator=generator, device=x.device) * 2 - 1
     angle = math.radians(spec.rotate) * turn
     zoom = torch.exp(-math.log1p(spec.scale) * size)
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
-    reach = 2 * spec.translate  # affine_grid measures in half sides
-    matrix = torch.stack([cos, -sin, reach * dx, sin, cos, reach * dy], dim=1).view(-1, 2, 3)
-    grid = functional.affine_grid(matrix, list(x.shape), align_corners=False)
-    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _blur(x: Tensor, sigma: float, generator: Generator) -> Tensor:
-    """Blur each image with its own normal kernel, first down, then across."""
-    radius = min(math.ceil(2 * sigma), x.shape[-1] - 1, x.shape[-2] - 1)
-    width = sigma * _uniform(x, generator).abs().clamp(min=1e-3)
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=x.device) / width) ** 2)
-    weights = (kernel / kernel.sum(dim=-1, keepdim=True)).unbind(dim=-1)
-    h, w = x.shape[-2:]
-    padded = functional.pad(x, (0, 0, radius, radius), mode="replicate")
-    x = torch.stack([weight[..., None] * padded[..., i : i + h, :] for i, weight in enumerate(weights)]).sum(0)
-    padded = functional.pad(x, (radius, radius, 0, 0), mode="replicate")
-    return torch.stack([weight[..., None] * padded[..., i : i + w] for i, weight in enumerate(weights)]).sum(0)
+    reach = 2 * spec.translate
+    return torch.stack([cos, -sin, reach * dx, sin, cos, reach * dy], dim=1).view(-1, 2, 3)
 
 
 def _cutout(pixels: Tensor, share: float, generator: Generator) -> Tensor:
