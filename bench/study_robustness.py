@@ -3,7 +3,7 @@
     python bench/study_robustness.py OUT [--recipes base,flip,...] [--seeds 2] [--folds random,groups,...] [--baseline]
 
 Real films are needed (ROUNDS_DATASETS). OUT keeps prepared data and scores: what is there is not made again.
-The 100-epoch ResNet-18 takes 27 minutes of one core with AMX, a recipe 15 seconds a seed and fold.
+The 100-epoch ResNet-18 takes half an hour of one core with AMX, a recipe 15 seconds a seed and fold.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def auc_change(
     candidate worse by the margin, the errors of the two areas would differ by at least the difference of their standard
     errors (Cauchy and Schwarz), so the standard error is never taken smaller. With 30 + 30 films and a champion at
     .999, a candidate at .979 then passes a margin of .02 at level .05 in .001 of draws, and by DeLong alone in .24; at
-    .98 and .96 still in .09 (measured). Two scores that put films, no two of them equal, in one and the same order, as a
+    .98 and .96 still in .09 (measured). Two scores that put films, no two of them equal, in the same order, as a
     recalibration of two classes does, are one ranking: 0, without error. NaN where a class has fewer than two films.
     """
     change, variance = paired_auc(y, candidate, champion)

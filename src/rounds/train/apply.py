@@ -74,6 +74,14 @@ def tone(pixels: Tensor, table: Tensor) -> Tensor:
     return _each_plane(pixels, lambda plane, image, out: cv2.LUT(plane, tables[image], out))
 
 
+def means(pixels: Tensor) -> Tensor:
+    """The mean of each image, uint8 (n, c, h, w), as float32 (n, 1)."""
+    if pixels.device.type != "cpu":
+        return pixels.flatten(1).float().mean(dim=1, keepdim=True)
+    planes = [cv2.mean(plane)[0] for plane in pixels.flatten(0, 1).numpy()]
+    return torch.tensor(planes).view(len(pixels), -1).mean(dim=1, keepdim=True)
+
+
 def blur(pixels: Tensor, sigma: Tensor, radius: int) -> Tensor:
     """Each image, uint8 (n, c, h, w), through a normal kernel of its own width, float32 (n, 1), edges repeated."""
     radius = min(radius, pixels.shape[-1] - 1, pixels.shape[-2] - 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from rounds.core.specs import AugmentSpec
-from rounds.train.apply import blur, mirror, shift, tone, warp
+from rounds.train.apply import blur, means, mirror, shift, tone, warp
 
 _WINDOWS = 2**16
 
@@ -22,11 +22,14 @@ def augment(pixels: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
     this share of white. blur: normal, up to so many pixels. cutout: a gray square with this share of the side. Pixels
     and generator are on one device. (mixup changes labels as well: see there.)
     """
-    if spec.flip:
-        pixels = mirror(pixels, torch.rand(len(pixels), generator=generator, device=pixels.device) < 0.5)
+    mirrored = torch.rand(len(pixels), generator=generator, device=pixels.device) < (0.5 if spec.flip else 0.0)
     if spec.rotate > 0 or spec.scale > 0:
-        pixels = warp(pixels, _affine(pixels, spec, generator))
-    elif spec.translate > 0:
+        matrix = _affine(pixels, spec, generator)
+        matrix[:, 0] *= torch.where(mirrored, -1.0, 1.0)[:, None]
+        pixels = warp(pixels, matrix)
+    elif spec.flip:
+        pixels = mirror(pixels, mirrored)
+    if spec.translate > 0 and not (spec.rotate > 0 or spec.scale > 0):
         reach = round(spec.translate * pixels.shape[-1])
         offsets = torch.randint(-reach, reach + 1, (2, len(pixels)), generator=generator, device=pixels.device)
         pixels = shift(pixels, offsets, reach)
@@ -66,7 +69,7 @@ def _lit(pixels: Tensor, spec: AugmentSpec, generator: Generator) -> Tensor:
     """Contrast about each image's mean, and brightness: float32 (n, 256)."""
     table = _levels(pixels).expand(len(pixels), -1)
     if spec.contrast > 0:
-        centre = pixels.flatten(1).float().mean(dim=1, keepdim=True)
+        centre = means(pixels)
         table = centre + (table - centre) * _factor(pixels, spec.contrast, generator)
     return table + 255 * spec.brightness * _uniform(pixels, generator) if spec.brightness > 0 else table
 
