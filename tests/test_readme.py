@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.support.server import server
+from tests.support.typed import ROOT, Desk, blocks
 
 from rounds.imaging.fit import encode_png
 from rounds.imaging.phantom import draw
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-LINES = [line.split(" #")[0].strip().split("   ")[0] for block in BLOCKS for line in block.splitlines() if line.strip()]
+BLOCKS = [[line.text for line in block] for block in blocks("README.md")]
+LINES = [line for block in BLOCKS for line in block]
 FILMS = 1200
 
 
@@ -44,19 +41,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def typed(line: str, desk: Path) -> subprocess.CompletedProcess[str]:
     """Type a line of the README at the desk; the workspace is its default, ./.rounds."""
-    words = shlex.split(line)
-    program = [sys.executable, "-m", "rounds"] if words[0] == ".venv/bin/rounds" else [words[0]]
-    environment = {key: value for key, value in os.environ.items() if key != "ROUNDS_HOME"}
-    return subprocess.run(
-        [*program, *words[1:]], cwd=desk, env=environment, capture_output=True, text=True, timeout=240
-    )
+    return Desk(desk).type(line, limit_s=240)
 
 
 @pytest.fixture(scope="module")
 def five(desk: Path) -> dict[str, subprocess.CompletedProcess[str]]:
     """The README's commands up to the server, typed in their order; the last of the five is the server itself."""
-    block = next(block for block in BLOCKS if "data prepare films" in block)
-    lines = [line.split(" #")[0].strip() for line in block.splitlines()]
+    lines = next(block for block in BLOCKS if "data prepare films" in block[0])
     assert len(lines) == 5
     assert lines[-1] == ".venv/bin/rounds serve"
     return {line: typed(line, desk) for line in lines[:-1]}

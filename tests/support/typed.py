@@ -53,8 +53,9 @@ class Desk:
         self.environment = given | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         self._servers: list[subprocess.Popen[bytes]] = []
 
-    def type(self, line: str, limit_s: float = 280) -> subprocess.CompletedProcess[str]:
+    def type(self, line: str, limit_s: float = 600) -> subprocess.CompletedProcess[str]:
         """Type one line and wait for its end; a server's end is not waited for, but that it listens."""
+        line = line.removeprefix(".venv/bin/")
         for text, other in self.instead.items():
             line = line.replace(text, other)
         if line.startswith("export "):
