@@ -171,6 +171,7 @@ def curve() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("28 px PNG, affine and tone", "224 px JPEG, affine and tone"):
             on_disk, side, kind, n, _, spec, _ = CASES[name]
+            n //= 2
             place = Path(folder) / name.replace(" ", "-")
             split = packed(place / "data", _files(place / "files", on_disk, kind, n), side)
             torch.set_num_threads(2)
@@ -181,7 +182,7 @@ def curve() -> list[dict[str, Any]]:
 
             for what, work in (("loader alone", len), ("under training", step)):
                 rates: dict[int, list[float]] = {0: [], 1: [], 2: [], 4: []}
-                for _ in range(PAIRS):
+                for _ in range(3):
                     for workers, found in rates.items():
                         batches = TrainBatches(split, BATCH, spec, seed=0)
                         found.append(_rate(ahead(batches, workers), n, work))
