@@ -42,7 +42,7 @@ class Desk:
         given = {key: value for key, value in os.environ.items() if not key.startswith("ROUNDS_")}
         environment = {**given, "PATH": path, "DVC_NO_ANALYTICS": "1", **author, **(also or {})}
         done = subprocess.run(
-            command, cwd=self.place, env=environment, capture_output=True, text=True, timeout=280, check=False
+            command, cwd=self.place, env=environment, capture_output=True, text=True, timeout=840, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
