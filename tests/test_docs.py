@@ -180,15 +180,13 @@ def test_the_guide_to_training_is_typeable(
             said |= at.type_all(block)
         from mlflow.tracking import MlflowClient
 
-        (server,) = [line for line in said if line.startswith("export ROUNDS_TRACKING")]
         client = MlflowClient(f"http://127.0.0.1:{ports['5050']}")
         there = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    assert server
     assert "did you mean train.epochs?" in said_by(said, "rounds train --data films train.epoch=1")
     assert (place / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert len(list(place.glob(".rounds/runs/*/profile.txt"))) == 1
     assert len(list(place.glob(".rounds/wandb/offline-run-*"))) == 1
-    assert [run.info.status for run in there[-1:]] == ["FINISHED"]
+    assert [run.info.status for run in there] == ["FINISHED"]
     assert "nothing waits" in said["rounds sync"]
     assert "rounds train --data films" in said_by(said, "rounds tune")
     assert "films, each answered by a network that never saw its subject" in said_by(said, "rounds cross-validate")
