@@ -158,7 +158,7 @@ def test_a_kill_in_the_middle_of_training_leaves_a_whole_state_and_the_next_comm
         "train.progress=false",
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 280
         while not _epochs(home) and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)

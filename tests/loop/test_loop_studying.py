@@ -44,7 +44,7 @@ def test_cross_validation_answers_every_film_once_by_a_network_that_never_saw_it
     assert found["metrics"]["auc"]["low"] <= found["metrics"]["auc"]["value"] <= found["metrics"]["auc"]["high"]
     mean = np.mean([fold["metrics"]["accuracy"] for fold in found["folds"]])
     assert found["spread"]["accuracy"]["mean"] == pytest.approx(mean)
-    assert (kinds[-1], costs) == ("cross_validated", ["cross-validate"])
+    assert (kinds[-1], costs) == ("cross_validated", ["check", "cross-validate"])
 
 
 def test_a_class_with_fewer_subjects_than_folds_is_named(home: Path) -> None:

@@ -1,14 +1,15 @@
 """The same loop in several processes, started with torchrun or Ray Train; they write to the run's folder, this process
 reads there how they get on and keeps the record.
 
-The folder holds, while they run, `job.json`, what they are to do, and `told.jsonl`, what the first of them tells. On
-several machines (RAY_ADDRESS) it and the data set must be on a disk that all of them see.
+The folder holds, while they run, `job.json`, what they are to do, `told.jsonl`, what the first of them tells, and Ray's
+notes. On several machines (RAY_ADDRESS) it and the data set must be on a disk that all of them see.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from rounds.core.specs import TrainSpec
 from rounds.imaging.packed import Rows
 from rounds.train.learn import Job, Learnt, Told
 
-JOB, TOLD = "job.json", "told.jsonl"
+JOB, TOLD, RAY = "job.json", "told.jsonl", "ray"
 _POLL_S, _END_S, _LINES = 0.1, 20.0, 12
 
 
@@ -44,6 +45,7 @@ def launched(job: Job, told: Told) -> Learnt:
             learnt = _follow(job.place / TOLD, child, told)
         finally:
             _end(child)
+            shutil.rmtree(job.place / RAY, ignore_errors=True)
         if learnt is None:
             words.seek(0)
             raise _died(job.spec, child.returncode, words.read().decode(errors="replace"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ def worker(config: dict[str, Any]) -> None:
 
 def main(path: Path, processes: int) -> None:
     """Ask for the processes and wait for them."""
-    with ray_cluster(processes) as ray, tempfile.TemporaryDirectory(prefix="rounds-ray-") as storage:
+    with ray_cluster(processes) as ray:
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -34,7 +33,7 @@ def main(path: Path, processes: int) -> None:
             train_loop_config={"job": str(path.resolve())},
             torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
             scaling_config=ScalingConfig(num_workers=processes, use_gpu=cuda),
-            run_config=RunConfig(name="rounds", storage_path=storage),
+            run_config=RunConfig(name="ray", storage_path=str(path.resolve().parent)),
         ).fit()
 
 
