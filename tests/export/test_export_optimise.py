@@ -131,9 +131,9 @@ def test_a_kept_variant_is_a_bundle_with_a_parent_that_the_gate_knows(tmp_path: 
     spec = TrainSpec(
         data=tiny.digest,
         imaging=ImagingSpec(size=SIZE),
-        model=ModelSpec("resnet18", width=0.25),
+        model=ModelSpec("resnet18", width=0.5),
         augment=AugmentSpec(),
-        train=LoopSpec(epochs=3, lr=0.003, progress=False),
+        train=LoopSpec(epochs=4, lr=0.003, progress=False),
     )
     with opened(tmp_path) as ports:
         intake.enter(ports, tiny, why="a test")

@@ -80,7 +80,7 @@ class Desk:
         assert not broken, "\n".join(broken)
         return said
 
-    def _serve(self, line: str, limit_s: float = 60) -> None:
+    def _serve(self, line: str, limit_s: float = 180) -> None:
         found = _PORT.findall(line)
         port, log = int(found[-1]), self.place / "server.log"
         with log.open("ab") as out:
