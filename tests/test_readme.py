@@ -91,7 +91,7 @@ def test_the_training_line_trains_and_its_run_is_on_mlflow(desk: Path) -> None:
 
 @pytest.mark.usefixtures("five")
 def test_every_command_that_the_table_names_is_one(desk: Path) -> None:
-    named = set(re.findall(r"`rounds ([a-z]+)", README))
+    named = set(re.findall(r"`rounds ([a-z-]+)", README))
     assert named >= {
         "evaluate",
         "models",

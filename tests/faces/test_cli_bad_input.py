@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -166,8 +167,8 @@ def test_a_kill_in_the_middle_of_training_leaves_a_whole_state_and_the_next_comm
     assert process.returncode == -signal.SIGKILL, told
     said = rounds(home, "models", "--json")
     assert (said.code, said.json) == (0, {"champion": None, "versions": []})
-    assert "was interrupted at epoch" in said.err
-    assert "of 5000; to go on: rounds train --resume run-" in said.err
+    sentence = r"rounds: run (\w+) was interrupted at epoch \d+ of 5000; to go on: rounds train --resume \1\n"
+    assert re.fullmatch(sentence, said.err)
     assert rounds(home, "history", "--json").json == before
     assert rounds(home, "audit", "--json").json["ok"] is True
     assert rounds(home, "models").err == ""
