@@ -182,7 +182,7 @@ def test_the_guide_to_training_is_typeable(
 
         client = MlflowClient(f"http://127.0.0.1:{ports['5050']}")
         there = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    assert "did you mean train.epochs?" in said_by(said, "rounds train --data films train.epoch=1")
+    assert "Did you mean train.epochs?" in said_by(said, "rounds train --data films train.epoch=1")
     assert (place / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert len(list(place.glob(".rounds/runs/*/profile.txt"))) == 1
     assert len(list(place.glob(".rounds/wandb/offline-run-*"))) == 1

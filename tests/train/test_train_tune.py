@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from tests.support.postgres import postgres_url as postgres_url
 from tests.train.conftest import Make
 
 from rounds.conf.space import spec_of
