@@ -14,7 +14,7 @@ UV := $(if $(PIP_CERT),SSL_CERT_FILE=$(PIP_CERT)) $(BIN)/uv
 TORCH := $(if $(PIP_FIND_LINKS),$(foreach place,$(PIP_FIND_LINKS),--find-links $(place)),--torch-backend=auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-slow check format lock simulate bench clean
+.PHONY: help setup demo pipeline test test-slow check check-deploy format lock simulate bench clean images test-images load sbom audit-deps
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -68,6 +68,27 @@ lock: $(READY)  ## resolve again: everything (requirements.lock), what serves, a
 
 bench: $(READY)  ## every budget beside its floor, as a table and in build/bench.json
 	$(BIN)/python -m bench
+
+images:  ## build the container images (buildah, or TOOL=docker); BASE=IMAGE, TAG=T, TORCH='uv words'
+	$(PYTHON) deploy/docker/build.py
+
+test-images: $(READY)  ## start the images as they are meant to be started, and ask them
+	ROUNDS_IMAGES=1 $(BIN)/python -m pytest -q -rA tests/deploy/test_deploy_images.py --timeout 900
+
+# URL= loads a server that runs elsewhere in place of one of its own; KEY= goes along
+load: $(READY)  ## Locust against a server of its own, or URL=; SECONDS=S, USERS=N; table and build/load.json
+	$(BIN)/python deploy/load/run.py $(if $(URL),--url $(URL)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(USERS),--users $(USERS))
+
+sbom: $(READY)  ## what an installation consists of, as CycloneDX: build/sbom.json
+	mkdir -p build
+	$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --mc-type application --output-reproducible --of JSON -o build/sbom.json
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --mc-type application --output-reproducible --of JSON -o build/sbom-everything.json
+
+audit-deps: $(READY)  ## look what is locked up in the database of known vulnerabilities; says so where none is reached
+	$(BIN)/python deploy/audit.py requirements.txt
+
+check-deploy: $(READY)  ## lint Dockerfiles, workflows, the unit, the proxy's and Prometheus' files
+	$(BIN)/python deploy/check.py
 
 clean:  ## drop the environment and what the tests left
 	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -121,7 +121,7 @@ def test_the_core_install_predicts_and_serves_a_bundle_that_was_made_elsewhere(
     assert (answer["bundle"], answer["version"], answer["class"]) == (bundle.digest, "v1", said["class"])
     assert answer["probabilities"] == pytest.approx(said["probabilities"])
     shown = json.loads(run(rounds, "--home", home, "policy", "--json").stdout)
-    assert set(shown) == {"gate", "monitor", "policy", "serve"}
+    assert set(shown) == {"gate", "monitor", "policy", "serve", "capture"}
     assert json.loads(run(rounds, "--home", home, "watch", "--once", "--json").stdout)["decision"] == "hold"
     trained = run(rounds, "--home", home, "train", "--json", code=3)
     assert json.loads(trained.stdout)["error"]["message"] == "this command needs hydra, which is not installed"

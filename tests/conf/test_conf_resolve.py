@@ -17,6 +17,7 @@ from rounds.conf.thaw import kinds
 from rounds.core.errors import BadOverride
 from rounds.core.specs import (
     AugmentSpec,
+    CaptureSpec,
     ExportSpec,
     Fit,
     GateSpec,
@@ -34,7 +35,7 @@ from rounds.core.specs import (
 
 def test_no_override_gives_the_defaults_of_the_core():
     assert resolve([]) == (TrainSpec(), ExportSpec())
-    assert policy([]) == (GateSpec(), MonitorSpec(), PolicySpec(), ServeSpec())
+    assert policy([]) == (GateSpec(), MonitorSpec(), PolicySpec(), ServeSpec(), CaptureSpec())
 
 
 def test_overrides_of_every_group_and_type_reach_their_spec():
@@ -87,6 +88,7 @@ def test_rules_take_lists_nested_settings_and_whole_mappings():
             "policy.retrain_overrides=['train.epochs=3','experiment=quick']",
             "serve.limits={max_bytes:5,max_pixels:7}",
             "serve.limits.max_pixels=8",
+            "capture.days=90",
         ]
     )
     assert rules == (
@@ -94,6 +96,7 @@ def test_rules_take_lists_nested_settings_and_whole_mappings():
         MonitorSpec(alpha=0.005),
         PolicySpec(retrain_overrides=("train.epochs=3", "experiment=quick")),
         ServeSpec(limits=Limits(max_bytes=5, max_pixels=8)),
+        CaptureSpec(days=90),
     )
 
 

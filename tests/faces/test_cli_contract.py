@@ -167,7 +167,7 @@ def test_the_way_back_answers_what_promotion_answers(life: dict[str, Said]) -> N
 
 def test_the_rules_in_force_are_answered_group_by_group(life: dict[str, Said]) -> None:
     answer = life["policy"].json
-    assert set(answer) == {"gate", "monitor", "policy", "serve"}
+    assert set(answer) == {"gate", "monitor", "policy", "serve", "capture"}
     assert (answer["monitor"]["audit_share"], answer["monitor"]["horizon"]) == (0.5, 500)
 
 

@@ -1,22 +1,24 @@
-"""One suite for every store that claims a port: memory, SQLite, and PostgreSQL where it is installed."""
+"""One suite for every store that claims a port: memory, SQLite, PostgreSQL where it is installed; files, S3, GCS."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.cloud import Cloud, gcs_server, s3_server
 
-from rounds.core.errors import OurFault, UnknownId
+from rounds.core.errors import UnknownId
 from rounds.core.ids import digest, new_id
 from rounds.core.ports import Blobs, Captures, EventLog, Ledger, Snapshots
-from rounds.core.records import Captured, Cost, Label
+from rounds.core.records import Captured, Cost, Label, Shadowed
 from rounds.stores.blobs import FileBlobs
+from rounds.stores.blobs_remote import RemoteBlobs
 from rounds.stores.memory import MemoryBlobs, MemoryCaptures, MemoryEvents, MemoryLedger, MemorySnapshots
 from rounds.stores.rows import Rows, open_rows
 
@@ -88,11 +90,36 @@ def ledger(rows: Any) -> Ledger:
     return found
 
 
-@pytest.fixture(params=["memory", "files", "durable files"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+@pytest.fixture(scope="module")
+def clouds() -> Iterator[Callable[[str], Cloud]]:
+    """The object stores, each started when it is first asked for."""
+    with ExitStack() as stack:
+        started: dict[str, Cloud] = {}
+
+        def cloud(kind: str) -> Cloud:
+            if kind not in started:
+                started[kind] = stack.enter_context({"s3": s3_server, "gs": gcs_server}[kind]())
+            return started[kind]
+
+        yield cloud
+
+
+@pytest.fixture(params=["memory", "files", "durable files", "s3", "gs"])
+def blobs(
+    request: pytest.FixtureRequest, tmp_path: Path, clouds: Callable[[str], Cloud], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Blobs]:
     if request.param == "memory":
-        return MemoryBlobs()
-    return FileBlobs(tmp_path / "blobs", durable=request.param == "durable files")
+        yield MemoryBlobs()
+    elif request.param in ("s3", "gs"):
+        client = {"s3": "s3fs", "gs": "gcsfs"}[request.param]
+        pytest.importorskip(client, reason="no client here: pip install 'rounds[cloud]'")
+        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        cloud = clouds(request.param)
+        bucket = cloud.make_bucket(new_id("films-").replace("_", "-"))
+        with cloud.reached():
+            yield RemoteBlobs(f"{bucket}/kept/here")
+    else:
+        yield FileBlobs(tmp_path / "blobs", durable=request.param == "durable files")
 
 
 def film(name: str, **changes: Any) -> Captured:
@@ -199,7 +226,7 @@ def test_places_rise_by_one_over_batches(captures: Captures) -> None:
     assert list(captures.record([film("a"), film("b")])) == [1, 2]
     assert list(captures.record([])) == []
     assert list(captures.record([film("c")])) == [3]
-    assert captures.count() == 3
+    assert (captures.count(), captures.last()) == (3, 3)
 
 
 def test_films_are_read_after_a_place_in_order_up_to_a_limit_and_by_bundle(captures: Captures) -> None:
@@ -217,12 +244,68 @@ def test_a_film_is_found_by_its_id_and_several_by_a_reference(captures: Captures
     assert captures.find("none") is None
 
 
-def test_an_id_that_is_kept_already_is_refused_with_its_whole_batch(captures: Captures) -> None:
-    captures.record([film("a")])
-    with pytest.raises(OurFault, match="a prediction is kept already"):
-        captures.record([film("b"), film("a")])
-    assert [row.prediction for row in captures.since(0)] == ["a"]
-    assert list(captures.record([film("b")])) == [2]
+def test_a_film_that_is_kept_already_is_left_and_the_places_of_new_ones_stay_contiguous(captures: Captures) -> None:
+    captures.record([film("a"), film("b", label="opacity")])
+    again = [film("b"), film("c"), film("a", ms=9.0), film("d"), film("c", ms=9.0)]
+    assert list(captures.record(again)) == [2, 3, 1, 4, 3]
+    assert list(captures.record(again)) == [2, 3, 1, 4, 3]
+    assert [(row.seq, row.prediction, row.label, row.ms) for row in captures.since(0)] == [
+        (1, "a", "normal", 1.25),
+        (2, "b", "opacity", 1.25),
+        (3, "c", "normal", 1.25),
+        (4, "d", "normal", 1.25),
+    ]
+    assert list(captures.record([film("e")])) == [5]
+
+
+def test_a_replay_in_many_threads_keeps_each_film_once(captures: Captures) -> None:
+    def work(who: int) -> None:
+        for i in range(5):
+            captures.record([film(f"{i}-{j}") for j in range(8)])
+
+    together(work, 4)
+    assert [row.seq for row in captures.since(0)] == list(range(1, 41))
+    assert len({row.prediction for row in captures.since(0)}) == 40
+
+
+def shadow(name: str, **changes: Any) -> Shadowed:
+    usual = Shadowed(name, "v2", "c" * 64, "opacity", (0.25, 0.75), (0.1 + 0.2, float("inf")), 2.5)
+    return replace(usual, **changes)
+
+
+def test_a_shadow_answer_comes_back_exactly_once_for_each_film_and_bundle(captures: Captures) -> None:
+    captures.record([film("a"), film("b")])
+    given = [shadow("a"), shadow("b"), shadow("a", bundle="d" * 64), shadow("a", ms=9.0), shadow("nobody")]
+    assert captures.record_shadows(given) == 3
+    assert captures.record_shadows([*given, shadow("b", bundle="d" * 64)]) == 1
+    assert captures.record_shadows([]) == 0
+    kept = [replace(row, seq=i) for i, row in enumerate([*given[:3], shadow("b", bundle="d" * 64)], 1)]
+    assert list(captures.shadows()) == kept
+    assert list(captures.shadows("d" * 64)) == kept[2:]
+    assert list(captures.shadows(after=1, limit=2)) == kept[1:3]
+    assert list(captures.shadows("c" * 64, after=2)) == []
+
+
+def test_shadow_answers_go_with_the_film_of_an_erased_subject(captures: Captures) -> None:
+    captures.record([film("a"), film("b", subject="s2")])
+    captures.record_shadows([shadow("a"), shadow("b")])
+    captures.erase("s1")
+    assert [row.prediction for row in captures.shadows()] == ["b"]
+    assert captures.record_shadows([shadow("a"), shadow("b", bundle="d" * 64)]) == 1
+    assert [row.seq for row in captures.shadows()] == [2, 3]
+
+
+def test_images_come_oldest_first_with_whether_the_audit_waits(captures: Captures) -> None:
+    twice, later = digest(b"twice"), AT + timedelta(days=1)
+    films = [film("a", image=twice, size=5), film("b", audited=False, size=7, at=AT + timedelta(seconds=1))]
+    captures.record([*films, film("c", image=twice, at=later, audited=False), film("d", at=later)])
+    captures.attach([("d", Label("normal"))])
+    rest = sorted([(twice, later, 5, True), (digest(b"d"), later, 0, False)])
+    assert list(captures.images()) == [(digest(b"b"), AT + timedelta(seconds=1), 7, False), *rest]
+    captures.drop_images([twice, digest(b"nothing")])
+    assert [row[0] for row in captures.images()] == [digest(b"b"), digest(b"d")]
+    assert [row.gone for row in captures.since(0)] == [True, False, True, False]
+    captures.drop_images([])
 
 
 def test_the_first_label_of_a_prediction_stays(captures: Captures) -> None:
@@ -263,6 +346,7 @@ def test_erasing_a_subject_leaves_no_row_no_label_and_names_images_nobody_else_n
 def test_the_place_of_an_erased_film_is_never_given_again(captures: Captures) -> None:
     captures.record([film("a"), film("b")])
     captures.erase("s1")
+    assert (captures.count(), captures.last()) == (0, 2)
     assert list(captures.record([film("c")])) == [3]
 
 
@@ -317,8 +401,24 @@ def test_bytes_come_back_by_their_digest(blobs: Blobs) -> None:
         name = blobs.put(data)
         assert name == digest(data)
         assert blobs.put(data) == name
-        assert (blobs.get(name), blobs.has(name)) == (data, True)
+        assert (blobs.get(name), blobs.has(name), blobs.size(name)) == (data, True, len(data))
     assert len(list(blobs)) == 3
+
+
+def test_an_empty_store_lists_nothing(blobs: Blobs) -> None:
+    assert list(blobs) == []
+
+
+def test_bytes_from_many_threads_are_kept_once_each(blobs: Blobs) -> None:
+    names: list[str] = []
+
+    def work(who: int) -> None:
+        names.extend(blobs.put(str(i).encode()) for i in range(10))
+
+    together(work, 4)
+    assert len(names) == 40
+    assert list(blobs) == sorted(set(names))
+    assert all(digest(blobs.get(name)) == name for name in blobs)
 
 
 def test_blobs_are_listed_and_forgotten(blobs: Blobs) -> None:
@@ -333,6 +433,7 @@ def test_blobs_are_listed_and_forgotten(blobs: Blobs) -> None:
 @pytest.mark.parametrize("name", ["0" * 64, "../../etc/passwd", "", "A" * 64])
 def test_bytes_that_are_not_kept_are_unknown(blobs: Blobs, name: str) -> None:
     assert not blobs.has(name)
+    assert blobs.size(name) is None
     assert not blobs.delete(name)
     with pytest.raises(UnknownId, match=r"no blob '"):
         blobs.get(name)

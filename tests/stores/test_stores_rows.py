@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from rounds.core.errors import BadOverride, NotWritable, StoreAway
 from rounds.core.records import Captured, Label
 from rounds.stores.rows import open_rows
+from rounds.stores.rows_versions import HEAD
 
 APPEND = """
 import sys
@@ -96,18 +97,8 @@ def test_the_file_is_in_wal_mode_and_opened_again_keeps_everything(tmp_path: Pat
         rows.close()
     with sqlite3.connect(tmp_path / "rows.db") as raw:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert raw.execute("SELECT name FROM migrations").fetchall() == [("m001_initial",)]
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
         assert raw.execute("SELECT count(*) FROM events").fetchone() == (3,)
-
-
-def test_a_workspace_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    open_rows(url(tmp_path)).close()
-    with sqlite3.connect(tmp_path / "rows.db") as raw:
-        raw.execute("INSERT INTO migrations VALUES ('m999_later', '')")
-    with pytest.raises(
-        NotWritable, match=r"newer than this version of Rounds\n.*expected m001_initial; got m999_later"
-    ):
-        open_rows(url(tmp_path))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.support.cloud import s3_server
+from tests.support.commands import rounds
 
 from rounds.core.errors import BadOverride, NotWritable, WorldFault
+from rounds.stores.rows_versions import HEAD
 from rounds.wiring.serving import open_ports
 from rounds.wiring.settings import Settings
 
@@ -68,12 +71,44 @@ def test_a_workspace_of_a_newer_version_is_left_alone(home: Path) -> None:
     with open_ports(Settings()):
         pass
     with closing(sqlite3.connect(home / "rounds.db")) as raw, raw:
-        raw.execute("INSERT INTO migrations VALUES ('m999_later', '')")
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
     with (
         pytest.raises(NotWritable, match=r"newer than this version of Rounds\n.*Upgrade Rounds"),
         open_ports(Settings()),
     ):
         pass
+
+
+def test_a_workspace_of_an_older_version_opens_or_says_what_to_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.mkdir()
+    first = Path(__file__).parents[1] / "stores" / "first_version" / "sqlite.sql"
+    with closing(sqlite3.connect(home / "rounds.db")) as raw:
+        raw.executescript(first.read_text(encoding="utf-8"))
+    monkeypatch.setenv("ROUNDS_MIGRATE", "false")
+    with pytest.raises(NotWritable, match=r"older schema\n.*then run: rounds migrate"), open_ports(Settings()):
+        pass
+    said = rounds(home, "migrate", "--look", "--json").json
+    assert (said["from"], said["to"], len(said["steps"]), said["done"]) == ("0001", HEAD, int(HEAD) - 1, False)
+    assert rounds(home, "migrate", "--json").json == {**said, "done": True}
+    assert rounds(home, "migrate").out == f"schema {HEAD} -> {HEAD}\nnothing to do\n"
+    with open_ports(Settings()) as ports:
+        assert (ports.captures.count(), ports.events.head()) == (3, 3)
+
+
+def test_blobs_go_to_the_folder_or_the_object_store_that_is_named(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUNDS_BLOBS", str(tmp_path / "films"))
+    with open_ports(Settings()) as ports:
+        name = ports.blobs.put(b"film")
+    assert (tmp_path / "films" / name[:2] / name[2:4] / name).read_bytes() == b"film"
+    assert not (home / "blobs").exists()
+    pytest.importorskip("s3fs", reason="no client here: pip install 'rounds[cloud]'")
+    with s3_server() as store:
+        monkeypatch.setenv("ROUNDS_BLOBS", f"{store.make_bucket('films')}/ward")
+        with store.reached(), open_ports(Settings()) as ports:
+            assert ports.blobs.put(b"film") == name
+            assert (ports.blobs.get(name), list(ports.blobs)) == (b"film", [name])
 
 
 def test_variables_move_every_part(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

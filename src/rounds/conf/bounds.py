@@ -69,6 +69,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "policy.cooldown_s": _NOT_NEGATIVE,
     "policy.retrains_per_period": (0, _INF),
     "policy.period_s": _POSITIVE,
+    "capture.days": _NOT_NEGATIVE,
+    "capture.bytes": _NOT_NEGATIVE,
     "serve.port": (0, 65535),
     "serve.max_batch": (1, 4096),
     "serve.max_wait_ms": (0, 10_000),
@@ -76,6 +78,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "serve.deadline_s": _POSITIVE,
     "serve.poll_s": _POSITIVE,
     "serve.threads": (1, 4096),
+    "serve.workers": (0, 4096),
+    "serve.journal_bytes": (1, _INF),
+    "serve.rate": _NOT_NEGATIVE,
     "serve.limits.max_bytes": (1, _INF),
     "serve.limits.max_pixels": (1, _INF),
 }

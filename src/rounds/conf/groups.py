@@ -12,6 +12,7 @@ from rounds.conf.experiments import EXPERIMENTS
 from rounds.conf.thaw import thaw, thawed
 from rounds.core.specs import (
     AugmentSpec,
+    CaptureSpec,
     ExportSpec,
     GateSpec,
     ImagingSpec,
@@ -41,6 +42,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "monitor": {"first_films": MonitorSpec()},
     "policy": {"careful": PolicySpec()},
     "serve": {"local": ServeSpec()},
+    "capture": {"keep": CaptureSpec()},
 }
 
 
@@ -67,6 +69,7 @@ class Deciding:
     monitor: MonitorSpec = field(default_factory=MonitorSpec)
     policy: PolicySpec = field(default_factory=PolicySpec)
     serve: ServeSpec = field(default_factory=ServeSpec)
+    capture: CaptureSpec = field(default_factory=CaptureSpec)
 
 
 def groups(kind: type[Any]) -> dict[str, list[str]]:

@@ -23,7 +23,16 @@ from rounds.conf.groups import NAMES, Deciding, Training, groups
 from rounds.conf.thaw import kinds
 from rounds.core.errors import BadOverride, Fault
 from rounds.core.ids import restore
-from rounds.core.specs import ExportSpec, GateSpec, MonitorSpec, PolicySpec, ServeSpec, TrackingSpec, TrainSpec
+from rounds.core.specs import (
+    CaptureSpec,
+    ExportSpec,
+    GateSpec,
+    MonitorSpec,
+    PolicySpec,
+    ServeSpec,
+    TrackingSpec,
+    TrainSpec,
+)
 
 _WORDS = {
     int: "a whole number",
@@ -52,13 +61,13 @@ def tracking(overrides: Sequence[str]) -> TrackingSpec:
     return found
 
 
-def policy(overrides: Sequence[str]) -> tuple[GateSpec, MonitorSpec, PolicySpec, ServeSpec]:
+def policy(overrides: Sequence[str]) -> tuple[GateSpec, MonitorSpec, PolicySpec, ServeSpec, CaptureSpec]:
     """The rules that are asked for: gate.margin=0.02, monitor.alpha=0.005.
 
     Raises BadOverride as `resolve` does.
     """
     found = _resolve(Deciding, overrides)
-    return found.gate, found.monitor, found.policy, found.serve
+    return found.gate, found.monitor, found.policy, found.serve, found.capture
 
 
 def _resolve(kind: type[Any], overrides: Sequence[str]) -> Any:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from rounds.core.records import Captured, Cost, Event, Label
+from rounds.core.records import Captured, Cost, Event, Label, Shadowed
 
 Clock = Callable[[], datetime]
 
@@ -25,6 +25,9 @@ class Blobs(Protocol):
         """The bytes; UnknownId where absent, DamagedData where they no longer match."""
 
     def has(self, digest: str) -> bool: ...
+
+    def size(self, digest: str) -> int | None:
+        """How many bytes are kept under this digest; None where there are none."""
 
     def delete(self, digest: str) -> bool:
         """Forget the bytes; False where they were not there."""
@@ -49,7 +52,8 @@ class Captures(Protocol):
     """What was asked and answered, and the labels that come later."""
 
     def record(self, rows: Sequence[Captured]) -> Sequence[int]:
-        """Keep answered films in one transaction; their places in the total order."""
+        """Keep answered films in one transaction; the place of each in the total order. A film whose prediction id is
+        kept already is left as it is, under the place it has."""
 
     def since(self, seq: int, limit: int = 10_000, bundle: str | None = None) -> Sequence[Captured]:
         """Rows with a greater seq, in order."""
@@ -64,8 +68,25 @@ class Captures(Protocol):
     def labels(self, predictions: Sequence[str] | None = None) -> Mapping[str, Label]:
         """The label of each of these predictions, or of all, by prediction id."""
 
+    def record_shadows(self, rows: Sequence[Shadowed]) -> int:
+        """Keep answers of versions that look on, in one transaction, and say how many are new: one for each prediction
+        and bundle stays, and one whose film is not kept is left out."""
+
+    def shadows(self, bundle: str | None = None, after: int = 0, limit: int = 10_000) -> Sequence[Shadowed]:
+        """Such answers with a greater seq, in order, of one bundle or of all."""
+
     def erase(self, subject: str) -> Sequence[str]:
-        """Drop a subject's rows and labels; digests of images that no other row needs."""
+        """Drop a subject's rows, labels and shadow answers; digests of images that no other row needs."""
+
+    def images(self) -> Iterator[tuple[str, datetime, int, bool]]:
+        """Each image that was not dropped, the one asked for longest ago first: its digest, when it was last asked for,
+        its size (0 where nobody said), and whether a film that the audit drew still has no label."""
+
+    def drop_images(self, images: Sequence[str]) -> None:
+        """Mark every row of these images: the image is gone."""
+
+    def last(self) -> int:
+        """The greatest place that a film was given, 0 for none yet; cheap enough to poll."""
 
     def count(self) -> int: ...
 

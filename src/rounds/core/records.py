@@ -145,12 +145,14 @@ class EvalReport:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """One film to be answered, with the caller's own number and whose film it is (a keyed pseudonym by now)."""
+    """One film to be answered, with the caller's own number and whose film it is (a keyed pseudonym by now); `id` is
+    what the prediction will be called, where that is settled already."""
 
     data: bytes
     request: str
     reference: str | None = None
     subject: str | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Captured:
     """One answered film as it is kept: `scores` in the order of the bundle's scoring names, `image` the digest of its
     bytes,
     `audited` drawn before outcome and alarm. `seq` is 0 until the store has given the row its place in the total
-    order."""
+    order; `size` is the image's, in bytes, 0 where nobody said; `gone` says that the image was dropped since."""
 
     prediction: str
     at: datetime
@@ -198,6 +200,23 @@ class Captured:
     ms: float
     reference: str | None = None
     subject: str | None = None
+    seq: int = 0
+    size: int = 0
+    gone: bool = False
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """What a version that only looks on would have answered to a captured film; `scores` as in `Captured`, `ms` its
+    own milliseconds, `seq` its place among all of these once it is kept."""
+
+    prediction: str
+    version: str
+    bundle: str
+    label: str
+    probabilities: tuple[float, ...]
+    scores: tuple[float, ...]
+    ms: float
     seq: int = 0
 
 

@@ -232,8 +232,19 @@ class PolicySpec:
 
 
 @dataclass(frozen=True)
+class CaptureSpec:
+    """How long captured images stay: `days` after an image was last asked for, and within `bytes` in all; 0 is for ever
+    and without bound. Rows stay, and say that their image is gone."""
+
+    days: float = 0.0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
 class ServeSpec:
-    """The HTTP server: where it listens, and the bounds of its queue and batches."""
+    """The HTTP server: where it listens, its worker processes (0: a thread of the server's own), the bounds of its
+    queue and batches, how many bytes of answers may wait on disk for a store that is away, and `rate`, the requests a
+    second that each key may send (0 is no bound)."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -243,4 +254,7 @@ class ServeSpec:
     deadline_s: float = 10.0
     poll_s: float = 0.1
     threads: int = 1
+    workers: int = 1
+    journal_bytes: int = 4 * 1024**3
+    rate: float = 0.0
     limits: Limits = field(default_factory=Limits)

@@ -315,11 +315,15 @@ def _counts(rows: Sequence[Row]) -> dict[str, int]:
     return {split: counted[split] for split in SPLITS if counted[split]}
 
 
+# What `canonical` makes of a list of texts, in a fifth of the time: a large data set has 100,000 rows.
+_line = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+
+
 def _content_digest(classes: Sequence[str], rows: Sequence[Row]) -> str:
     """The digest of what the rows say, not of the Parquet file, whose bytes vary by version."""
     total = hashlib.sha256(canonical({"format": _FORMAT, "classes": list(classes)}))
     for row in rows:
-        total.update(b"\n" + canonical(list(row[:6])))
+        total.update(b"\n" + _line(row[:6]).encode())
     return total.hexdigest()
 
 

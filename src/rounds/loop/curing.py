@@ -32,10 +32,10 @@ MIN_RENEWED = 250
 
 
 def audited_firsts(rows: Sequence[Captured], labels: Mapping[str, Label]) -> list[Captured]:
-    """Audited, labelled films in prediction order, the first of each subject."""
+    """Audited, labelled films whose image is still kept, in prediction order, the first of each subject."""
     found: dict[str, Captured] = {}
     for row in rows:
-        if row.audited and row.prediction in labels:
+        if row.audited and row.prediction in labels and not row.gone:
             found.setdefault(measuring.subject(row), row)
     return list(found.values())
 
@@ -180,7 +180,7 @@ def _learnable(ports: Ports, base: DatasetVersion) -> list[Captured]:
         sealed.update(pseudonym(ports.secret, subject) for subject in test.subjects)
     found: dict[str, Captured] = {}
     for row in ports.captures.since(0, gating.EVERY):
-        if row.prediction in labels and row.image not in taken and row.subject not in sealed:
+        if row.prediction in labels and not row.gone and row.image not in taken and row.subject not in sealed:
             found.setdefault(row.image, row)
     return list(found.values())
 

@@ -139,7 +139,7 @@ def refusal(judged: Judged, seconds: float) -> GateRefused:
 
 def fresh_rows(ports: Ports, candidate: BundleEntry) -> list[Captured]:
     """Audited films that were predicted after a candidate was frozen, and that its makers have not seen earlier."""
-    rows = [row for row in ports.captures.since(0, EVERY) if row.audited and row.at > candidate.at]
+    rows = [row for row in ports.captures.since(0, EVERY) if row.audited and not row.gone and row.at > candidate.at]
     return unseen_rows(ports, candidate.data, rows)
 
 

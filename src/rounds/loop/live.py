@@ -1,104 +1,141 @@
-"""A request from bytes to acknowledged answer: decode, compute, decide, keep, and only then answer."""
+"""A request from bytes to acknowledged answer: a worker decodes, computes, decides and keeps; only then it is
+answered."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from rounds.capture.capture import Attached, attach, audited, pseudonym
-from rounds.core.errors import Fault, RoundsError, StoreAway, WorldFault
-from rounds.core.ids import new_id
+from rounds.capture import journal
+from rounds.capture.capture import Attached, attach, pseudonym
+from rounds.core.errors import Fault, RoundsError, WorldFault
+from rounds.core.ids import new_id, plain
 from rounds.core.ports import Ports
-from rounds.core.records import Captured, Finding, Label, ModelVersion, Prediction, PredictRequest
-from rounds.core.specs import ImagingSpec, MonitorSpec, ServeSpec
-from rounds.imaging.dicom import is_dicom
-from rounds.imaging.fit import to_pixels, without_names
+from rounds.core.records import Bundle, Finding, Label, ModelVersion, Prediction, PredictRequest
+from rounds.core.specs import MonitorSpec, ServeSpec
 from rounds.registry.catalogue import Catalogue
+from rounds.runtime.bundle import read
 from rounds.serve.batcher import Batcher
-from rounds.serve.swap import Answered, Seat, Seated
+from rounds.serve.pool import Ask, Pool, Reply, Version
 
-Pixels = npt.NDArray[np.uint8]
 Tell = Callable[[str, Mapping[str, Any]], None]
-T = TypeVar("T")
 
-# Up to this many bytes a film is decoded in the batch thread: handing it to another thread costs more than decoding it.
-SMALL_BYTES = 16 * 1024
-DECODERS = 2
 RETRY_S = 2.0
+DRAIN_S = 0.05
+JOURNAL = "journal"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Film:
-    """A request on its way: when it began (perf_counter, seconds), and its pixels where they are decoded already."""
+@dataclass(frozen=True)
+class InService:
+    """A version that answers."""
 
-    request: PredictRequest
-    began: float
-    pixels: Pixels | None = None
-    imaging: ImagingSpec | None = None
+    version: str
+    bundle: Bundle
 
 
 class Live:
     """Answers films with the champion of the event log, keeps every answer before it is given, and follows the log.
 
-    `tell` hears, from any thread, what operators want to know: `seated`, `not_seated`, `store_away`.
+    Answers are kept in the journal of the worker that made them and handed to the stores from there: a store that is
+    away costs no answer. `tell` hears what operators want to know: `seated`, `not_seated`, `store_away`,
+    `worker_died`. `keep=False` keeps nothing, to measure what keeping costs.
     """
 
     def __init__(
-        self, ports: Ports, serve: ServeSpec, monitor: MonitorSpec, *, tell: Tell = lambda _what, _facts: None
+        self,
+        ports: Ports,
+        serve: ServeSpec,
+        monitor: MonitorSpec,
+        *,
+        tell: Tell = lambda _what, _facts: None,
+        took: Callable[[int, Mapping[str, float]], None] = lambda _films, _seconds: None,
+        keep: bool = True,
     ) -> None:
         self.ports = ports
-        self.swaps = 0
+        self.swaps = self.deaths = 0
         self._spec = serve
-        self._monitor = monitor
-        self._tell = tell
-        self._seat = Seat(serve)
+        self._tell, self._took = tell, took
+        self._journal = ports.home / JOURNAL
+        self._setup = {
+            "serve": plain(serve),
+            "secret": ports.secret,
+            "audit_share": monitor.audit_share,
+            "journal": str(self._journal) if keep else None,
+            "journal_bytes": serve.journal_bytes,
+        }
+        self._current: InService | None = None
         self._fault: RoundsError | None = None
         self._read_to = -1
         self._failed_at = 0.0
-        self._decoding = 0
-        self._ending = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="follow the log", daemon=True)
-        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        self._batcher: Batcher[_Film, Prediction] | None = None
+        self._answered = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._batcher: Batcher[Ask, Reply] | None = None
+        self._pool: Pool | None = None
 
     async def start(self) -> None:
         """Put the champion in service, if there is one that can be loaded, and begin to follow the log."""
-        self._batcher = Batcher(self._answer, self._spec)
-        await asyncio.to_thread(self.follow)
-        self._poller.start()
+        self._batcher = Batcher(self._spec)
+        begin = process if self._spec.workers else thread
+        count = max(1, self._spec.workers)
+        self._pool = Pool(begin, self._setup, self._batcher, count, told=self._told, died=self._died)
+        await self._pool.start()
+        await self.follow()
+        self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._drain())]
 
     async def stop(self) -> None:
-        """Take no more, answer what is waiting, and end every thread."""
-        self._ending.set()
-        if self._batcher is not None:
-            await self._batcher.drain()
-        await asyncio.to_thread(self._decoders.shutdown)
-        if self._poller.ident is not None:
-            await asyncio.to_thread(self._poller.join)
+        """Take no more, answer what is waiting, end every worker, and hand over what was kept."""
+        if self._batcher is None or self._pool is None:
+            return
+        await self._batcher.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pool.stop()
+        await self._hand_over()
 
     @property
-    def seated(self) -> Seated | None:
+    def seated(self) -> InService | None:
         """The version in service."""
-        return self._seat.current
+        return self._current
+
+    @property
+    def ready(self) -> bool:
+        """Whether films are answered now."""
+        return self._current is not None and self._pool is not None and self._pool.alive > 0
 
     @property
     def following(self) -> bool:
         """Whether the log is being followed: a server that is not would answer with an old version for ever."""
-        return self._poller.is_alive()
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     @property
     def depth(self) -> int:
-        """Requests that wait to be decoded or computed."""
-        return self._decoding + (self._batcher.depth if self._batcher is not None else 0)
+        """Requests that wait for a worker."""
+        return self._batcher.depth if self._batcher is not None else 0
+
+    @property
+    def workers(self) -> int:
+        """Workers that answer."""
+        return self._pool.alive if self._pool is not None else 0
+
+    @property
+    def processes(self) -> Sequence[int]:
+        """The workers' process ids."""
+        return self._pool.processes if self._pool is not None else ()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of answers that wait for the stores."""
+        return journal.backlog(self._journal)
 
     def pseudonym(self, subject: str | None) -> str | None:
         """The keyed pseudonym under which a subject is stored."""
@@ -106,6 +143,8 @@ class Live:
 
     def vacancy(self) -> WorldFault:
         """Why no version is in service, as an error to answer with."""
+        if self._current is not None:
+            return WorldFault("no worker is ready", [Fault("they are being started", next="send the request again")])
         if self._fault is not None:
             return WorldFault(f"no champion in service: {self._fault.message}", self._fault.faults)
         nobody = Fault("no version has been promoted", next="register a bundle and promote it: rounds promote BUNDLE")
@@ -116,10 +155,15 @@ class Live:
 
         Raises WorldFault where there is no champion to say what classes there are.
         """
-        seated = self._seat.current
+        seated = self._current
         if seated is None:
             raise self.vacancy()
+        self.settle()
         return attach(self.ports, labels, seated.bundle.classes, self.ports.clock())
+
+    def settle(self) -> None:
+        """Hand everything that was answered so far to the stores. Raises WorldFault where they are away."""
+        journal.drain(self._journal, self.ports.blobs, self.ports.captures)
 
     async def predict(self, request: PredictRequest) -> Prediction:
         """Answer one film; when this returns, the answer is kept.
@@ -129,135 +173,108 @@ class Live:
             WorldFault: no champion, too many requests, the deadline has passed, or (StoreAway) the answer could not be
                 kept and is therefore not given.
         """
-        began = time.perf_counter()
-        seated = self._seat.current
-        if seated is None or self._batcher is None:
+        found = json.loads((await self.answer(request)).text)
+        return Prediction(label=found.pop("class"), **{**found, "set": tuple(found["set"])})
+
+    def answer(self, request: PredictRequest) -> asyncio.Future[Reply]:
+        """The same, with the answer as the JSON text that leaves the house."""
+        if self._current is None or self._batcher is None:
             raise self.vacancy()
-        if is_dicom(request.data):
-            # What is kept of it, and may be trained on, says nobody's name.
-            request = replace(request, data=await self._beside(without_names, request.data, self._spec.limits))
-        if len(request.data) <= SMALL_BYTES:
-            return await self._batcher.submit(_Film(request, began))
-        pixels = await self._beside(to_pixels, request.data, seated.bundle.imaging, self._spec.limits)
-        return await self._batcher.submit(_Film(request, began, pixels, seated.bundle.imaging))
+        ask = Ask(request.data, time.perf_counter(), self._version, request.id, request.reference, request.subject)
+        return self._batcher.submit(ask, len(request.data))
 
-    async def _beside(self, work: Callable[..., T], *given: Any) -> T:
-        """Do the work beside the batch thread, where the queue has room for it."""
-        if self.depth >= self._spec.max_queue:
-            full = Fault("the queue is full", expected=f"at most {self._spec.max_queue} waiting requests")
-            raise WorldFault("the server is overloaded", [full])
-        self._decoding += 1
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._decoders, partial(work, *given))
-        finally:
-            self._decoding -= 1
+    def _version(self) -> str:
+        """Asked when a batch leaves: the champion then."""
+        assert self._current is not None, "a seat once taken is never empty"
+        return self._current.version
 
-    def _answer(self, films: Sequence[_Film]) -> Sequence[Prediction | Exception]:
-        """Runs in the batch thread, with one version for the whole batch."""
-        seated = self._seat.current
-        assert seated is not None, "a seat once taken is never empty"
-        decoded = [self._pixels(film, seated.bundle.imaging) for film in films]
-        good = [(i, pixels) for i, pixels in enumerate(decoded) if not isinstance(pixels, RoundsError)]
-        answers: dict[int, Prediction | Exception] = {
-            i: error for i, error in enumerate(decoded) if isinstance(error, RoundsError)
-        }
-        if good:
-            answered = seated.answer(np.stack([pixels for _, pixels in good]))
-            kept = self._keep(seated, [films[i] for i, _ in good], answered)
-            answers |= {i: prediction for (i, _), prediction in zip(good, kept, strict=True)}
-        return [answers[i] for i in range(len(films))]
+    def _told(self, films: int, seconds: Mapping[str, float]) -> None:
+        self._answered.set()
+        self._took(films, seconds)
 
-    def _pixels(self, film: _Film, imaging: ImagingSpec) -> Pixels | RoundsError:
-        # A film that was decoded for the version before is decoded anew where the new one sees films otherwise.
-        if film.pixels is not None and film.imaging == imaging:
-            return film.pixels
-        try:
-            return to_pixels(film.request.data, imaging, self._spec.limits)
-        except RoundsError as error:
-            return error
+    def _died(self, held: int, why: str) -> None:
+        self.deaths += 1
+        self._tell("worker_died", {"films": held, "why": why})
+        text = f"a worker died ({why}); {held} films it held were refused, it is started again"
+        task = asyncio.ensure_future(asyncio.to_thread(self._alarm, text, {"films": held}))
+        task.add_done_callback(lambda done: done.exception())
 
-    def _keep(self, seated: Seated, films: Sequence[_Film], answered: Answered) -> Sequence[Prediction]:
-        """Keep a batch, images first, then all rows in one transaction; StoreAway where that fails."""
-        predictions = _predictions(seated, films, answered)
-        at, scores, logits = self.ports.clock(), answered.scores.tolist(), answered.outputs.logits.tolist()
-        try:
-            images = [self.ports.blobs.put(film.request.data) for film in films]
-            rows = [
-                Captured(
-                    prediction=prediction.id,
-                    at=at,
-                    bundle=prediction.bundle,
-                    version=prediction.version,
-                    image=images[i],
-                    label=prediction.label,
-                    probabilities=tuple(prediction.probabilities.values()),
-                    logits=tuple(logits[i]),
-                    scores=tuple(scores[i]),
-                    audited=audited(self.ports.secret, prediction.id, self._monitor.audit_share),
-                    ms=prediction.ms,
-                    reference=prediction.reference,
-                    subject=films[i].request.subject,
-                )
-                for i, prediction in enumerate(predictions)
-            ]
-            self.ports.captures.record(rows)
-        except WorldFault as error:
-            self._tell("store_away", {"error": str(error), "films": len(films)})
-            raise StoreAway(
-                f"the answer could not be kept, so it is not given: {error.message}", error.faults
-            ) from error
-        return predictions
-
-    def _poll(self) -> None:
-        while not self._ending.wait(self._spec.poll_s):
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._spec.poll_s)
             try:
-                self.follow()
+                await self.follow()
             except RoundsError as error:
                 self._tell("store_away", {"error": str(error), "films": 0})
 
-    def follow(self) -> None:
+    async def _drain(self) -> None:
+        """Hand answers over as they come, a moment later, many in one transaction; what an earlier life left, first."""
+        while True:
+            if not await self._hand_over():
+                await asyncio.sleep(RETRY_S)
+                continue
+            await self._answered.wait()
+            self._answered.clear()
+            await asyncio.sleep(DRAIN_S)
+
+    async def _hand_over(self) -> bool:
+        try:
+            await asyncio.to_thread(self.settle)
+        except RoundsError as error:
+            self._tell("store_away", {"error": str(error), "films": 0, "bytes": self.backlog})
+            return False
+        return True
+
+    async def follow(self) -> None:
         """Look at the head of the log, and seat the champion where it is another one than before.
 
         A champion that cannot be loaded is reported to the log once and tried again every RETRY_S seconds: a file
         that is copied back heals the server without a restart. Raises WorldFault where the log cannot be read.
         """
-        head = self.ports.events.head()
+        head = await asyncio.to_thread(self.ports.events.head)
         again = self._fault is not None and time.monotonic() - self._failed_at > RETRY_S
         if head == self._read_to and not again:
             return
-        catalogue = Catalogue.of(self.ports.events.read())
+        catalogue = Catalogue.of(await asyncio.to_thread(self.ports.events.read))
         champion = catalogue.champion
-        seated = self._seat.current
+        seated = self._current
         if champion is not None and (seated is None or seated.version != champion.version):
-            self._seat_champion(champion, catalogue)
+            await self._seat_champion(champion, catalogue)
         else:
             self._fault = None
         self._read_to = head
 
-    def _seat_champion(self, champion: ModelVersion, catalogue: Catalogue) -> None:
-        began = time.perf_counter()
+    async def _seat_champion(self, champion: ModelVersion, catalogue: Catalogue) -> None:
+        assert self._pool is not None
+        began, before = time.perf_counter(), self._current
         try:
             path = self.ports.home / catalogue.bundle(champion.bundle).path
-            seated = self._seat.take(champion.version, path, champion.bundle)
+            await self._pool.take(Version(champion.version, path, champion.bundle))
+            bundle = await asyncio.to_thread(read, path)
         except RoundsError as error:
             if self._fault is None or str(self._fault) != str(error):
                 facts = {"version": champion.version, "bundle": champion.bundle, "error": str(error)}
                 self._tell("not_seated", facts)
             self._fault, self._failed_at = error, time.monotonic()
-            self._report(champion, error)
+            about = {"version": champion.version, "bundle": champion.bundle}
+            await asyncio.to_thread(self._alarm, str(error), about, once=True)
             return
         self._fault = None
+        # From here on every batch that leaves names the new version; what has left is answered by the old one.
+        self._current = InService(champion.version, bundle)
         self.swaps += 1
+        if before is not None:
+            self._pool.leave(before.version)
         seconds = time.perf_counter() - began
-        self._tell("seated", {"version": seated.version, "bundle": seated.bundle.digest, "seconds": seconds})
+        self._tell("seated", {"version": champion.version, "bundle": bundle.digest, "seconds": seconds})
 
-    def _report(self, champion: ModelVersion, error: RoundsError) -> None:
-        """Append one integrity finding a bundle, whoever else serves and however often it is tried."""
-        told = self.ports.events.read(kinds=("alarm",))
-        known = {event.evidence.get("bundle") for event in told if event.evidence.get("kind") == "integrity"}
-        if champion.bundle in known:
-            return
+    def _alarm(self, why: str, about: Mapping[str, Any], *, once: bool = False) -> None:
+        """Append an integrity finding; with `once` one a bundle, whoever else serves and however often it is tried."""
+        if once:
+            told = self.ports.events.read(kinds=("alarm",))
+            known = {event.evidence.get("bundle") for event in told if event.evidence.get("kind") == "integrity"}
+            if about.get("bundle") in known:
+                return
         finding = Finding(
             id=new_id("f_"),
             kind="integrity",
@@ -267,37 +284,27 @@ class Live:
             alpha=0.0,
             log_e=0.0,
             limit=0.0,
-            why=str(error),
+            why=why,
         )
-        evidence = {"finding": finding.id, "version": champion.version, "bundle": champion.bundle, **finding.public()}
+        evidence = {"finding": finding.id, **about, **finding.public()}
         self.ports.events.append("alarm", who="serve: integrity", why=finding.why, evidence=evidence)
 
 
-def _predictions(seated: Seated, films: Sequence[_Film], answered: Answered) -> list[Prediction]:
-    bundle, verdicts, now = seated.bundle, answered.verdicts, time.perf_counter()
-    columns = zip(
-        films,
-        verdicts.label.tolist(),
-        verdicts.probabilities.tolist(),
-        verdicts.members.tolist(),
-        verdicts.refer.tolist(),
-        verdicts.reason,
-        verdicts.ood.tolist(),
-        strict=True,
-    )
-    return [
-        Prediction(
-            id=new_id("p_"),
-            label=bundle.classes[label],
-            probabilities=dict(zip(bundle.classes, probabilities, strict=True)),
-            set=tuple(name for name, member in zip(bundle.classes, members, strict=True) if member),
-            refer=refer,
-            reason=reason,
-            ood=ood,
-            version=seated.version,
-            bundle=bundle.digest,
-            ms=(now - film.began) * 1000,
-            reference=film.request.reference,
-        )
-        for film, label, probabilities, members, refer, reason, ood in columns
-    ]
+def process(stream: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a worker at this end of the line, as a process of its own."""
+    with stream:
+        command = [sys.executable, "-m", "rounds.loop.answering", str(stream.fileno())]
+        return subprocess.Popen(command, pass_fds=(stream.fileno(),))
+
+
+def thread(stream: socket.socket) -> threading.Thread:
+    """Start a worker at this end of the line, in a thread: for tests, and where memory is scarce."""
+    from rounds.loop.answering import Worker
+
+    def work() -> None:
+        with stream:
+            Worker(stream).run()
+
+    started = threading.Thread(target=work, name="worker", daemon=True)
+    started.start()
+    return started

@@ -8,17 +8,18 @@ from typing import Any
 from rounds.core.errors import DamagedData, Fault
 from rounds.core.ids import plain, restore
 from rounds.core.ports import Ports
-from rounds.core.specs import GateSpec, MonitorSpec, PolicySpec, ServeSpec
+from rounds.core.specs import CaptureSpec, GateSpec, MonitorSpec, PolicySpec, ServeSpec
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the gate, the watch, the policy and the server go by."""
+    """What the gate, the watch, the policy, the server and the keeping of images go by."""
 
     gate: GateSpec = field(default_factory=GateSpec)
     monitor: MonitorSpec = field(default_factory=MonitorSpec)
     policy: PolicySpec = field(default_factory=PolicySpec)
     serve: ServeSpec = field(default_factory=ServeSpec)
+    capture: CaptureSpec = field(default_factory=CaptureSpec)
 
     def public(self) -> dict[str, Any]:
         """Group by group, name by name."""

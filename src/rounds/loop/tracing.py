@@ -58,5 +58,6 @@ def trace(ports: Ports, prediction: str) -> dict[str, Any]:
         "manifest": str(ports.home / manifest) if manifest else None,
         "code": bundle.parents.code,
         "image": row.image,
+        "image_gone": row.gone,
         "label": plain(ports.captures.labels([prediction]).get(prediction)),
     }

@@ -1,21 +1,30 @@
-"""One queue, one thread: requests that come together are computed together."""
+"""One queue, some lanes: requests that come together are computed together."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future as Done
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 from rounds.core.errors import Fault, WorldFault
 from rounds.core.specs import ServeSpec
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
-Work = Callable[[Sequence[Ask]], Sequence[Answer | Exception]]
+AskIn = TypeVar("AskIn", contravariant=True)
+
+# Larger films share a batch only up to here, so that lanes share the work of many at once.
+BATCH_BYTES = 4 * 1024 * 1024
+
+
+class Lane(Protocol[AskIn, Answer]):
+    """Whatever computes one batch at a time, beside the event loop."""
+
+    def start(self, asks: Sequence[AskIn]) -> asyncio.Future[Sequence[Answer | Exception]]:
+        """Begin a batch; the future gives one answer or exception a request, in order, or one for all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,23 +34,21 @@ class _Waiting(Generic[Ask, Answer]):
     ask: Ask
     future: asyncio.Future[Answer]
     deadline: float
+    bytes: int
 
 
 class Batcher(Generic[Ask, Answer]):
-    """Queues requests of one event loop and hands them, up to `max_batch` at a time, to `work` in a thread of its own.
+    """Queues requests of one event loop and hands them, up to `max_batch` at a time, to whichever lane is free.
 
-    The queue, the timers and every method but `work` belong to the event loop, so nothing here is locked; the thread
-    reports a finished batch with a single `call_soon_threadsafe`. `work` returns one answer or exception a request, in
-    order; an exception that it raises goes to every request of the batch.
+    Everything here belongs to the event loop, so nothing is locked. Without a lane requests wait, up to their deadline.
     """
 
-    def __init__(self, work: Work[Ask, Answer], spec: ServeSpec) -> None:
-        self._work = work
+    def __init__(self, spec: ServeSpec) -> None:
         self._spec = spec
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._free: list[Lane[Ask, Answer]] = []
+        self._busy: dict[Lane[Ask, Answer], list[_Waiting[Ask, Answer]]] = {}
         self._queue: deque[_Waiting[Ask, Answer]] = deque()
-        self._running: list[_Waiting[Ask, Answer]] = []
         self._open: deque[_Waiting[Ask, Answer]] = deque()
         self._together = 1
         self._gather: asyncio.TimerHandle | None = None
@@ -53,8 +60,22 @@ class Batcher(Generic[Ask, Answer]):
         """Requests that wait for a batch; those being computed are not counted."""
         return len(self._queue)
 
-    def submit(self, ask: Ask) -> asyncio.Future[Answer]:
-        """Queue one request; the future resolves within the deadline, to its answer or to WorldFault.
+    def open(self, lane: Lane[Ask, Answer]) -> None:
+        """Use the lane from now on."""
+        self._free.append(lane)
+        if self._queue:
+            self._consider()
+
+    def close(self, lane: Lane[Ask, Answer]) -> None:
+        """Start nothing more there; what runs there ends there."""
+        if lane in self._free:
+            self._free.remove(lane)
+        elif lane in self._busy:
+            # `_finish` finds it gone and does not free it again.
+            self._busy[lane] = []
+
+    def submit(self, ask: Ask, size: int = 0) -> asyncio.Future[Answer]:
+        """Queue one request of so many bytes; the future resolves within the deadline, to its answer or to WorldFault.
 
         Raises:
             WorldFault: the queue is full, or the server is stopping; nothing was queued.
@@ -71,24 +92,25 @@ class Batcher(Generic[Ask, Answer]):
                 next="send the request again after the seconds in Retry-After",
             )
             raise WorldFault("the server is overloaded", [full])
-        waiting = _Waiting(ask, self._loop.create_future(), self._loop.time() + self._spec.deadline_s)
+        waiting = _Waiting(ask, self._loop.create_future(), self._loop.time() + self._spec.deadline_s, size)
         self._queue.append(waiting)
         self._open.append(waiting)
         if self._sweep is None:
             self._sweep = self._loop.call_at(waiting.deadline, self._expire)
-        if not self._running:
+        if self._free:
             self._consider()
         return waiting.future
 
     async def drain(self) -> None:
-        """Refuse what comes now, answer what is waiting, and end the thread."""
+        """Refuse what comes now, and answer what is waiting."""
         self._closed = True
+        if self._queue and self._free:
+            self._start()
         if left := [waiting.future for waiting in self._open if not waiting.future.done()]:
             await asyncio.wait(left)
         for timer in (self._gather, self._sweep):
             if timer is not None:
                 timer.cancel()
-        await asyncio.to_thread(self._thread.shutdown)
 
     def _consider(self) -> None:
         """Start a batch once as many wait as lately were in flight together; a lone client therefore never waits.
@@ -105,20 +127,32 @@ class Batcher(Generic[Ask, Answer]):
         if self._gather is not None:
             self._gather.cancel()
             self._gather = None
-        while self._queue and len(self._running) < self._spec.max_batch:
+        while self._free and (batch := self._next()):
+            lane = self._free.pop()
+            self._busy[lane] = batch
+            done = lane.start([waiting.ask for waiting in batch])
+            done.add_done_callback(partial(self._finish, lane, batch))
+
+    def _next(self) -> list[_Waiting[Ask, Answer]]:
+        batch = list[_Waiting[Ask, Answer]]()
+        size = 0
+        while self._queue and len(batch) < self._spec.max_batch:
+            if batch and size + self._queue[0].bytes > BATCH_BYTES:
+                break
             waiting = self._queue.popleft()
             if not waiting.future.done():
-                self._running.append(waiting)
-        if self._running:
-            done = self._thread.submit(self._work, [waiting.ask for waiting in self._running])
-            done.add_done_callback(self._hand_over)
+                batch.append(waiting)
+                size += waiting.bytes
+        return batch
 
-    def _hand_over(self, done: Done[Sequence[Answer | Exception]]) -> None:
-        """Runs in the batch thread: one wake-up of the event loop, however many requests the batch has."""
-        self._loop.call_soon_threadsafe(self._finish, done)
-
-    def _finish(self, done: Done[Sequence[Answer | Exception]]) -> None:
-        batch, self._running = self._running, []
+    def _finish(
+        self,
+        lane: Lane[Ask, Answer],
+        batch: list[_Waiting[Ask, Answer]],
+        done: asyncio.Future[Sequence[Answer | Exception]],
+    ) -> None:
+        if self._busy.pop(lane) is batch:
+            self._free.append(lane)
         error = done.exception()
         answers: Sequence[Answer | BaseException] = [error] * len(batch) if error else done.result()
         self._together = min(self._spec.max_batch, len(batch) + len(self._queue))
@@ -131,7 +165,7 @@ class Batcher(Generic[Ask, Answer]):
                 waiting.future.set_result(answer)
         while self._open and self._open[0].future.done():
             self._open.popleft()
-        if self._queue:
+        if self._queue and self._free:
             self._consider()
 
     def _expire(self) -> None:

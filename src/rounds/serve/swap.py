@@ -1,4 +1,4 @@
-"""The seat of the champion: one model answers, the next is made ready beside it."""
+"""The versions in service: while some answer, the next is made ready beside them."""
 
 from __future__ import annotations
 
@@ -44,24 +44,22 @@ class Seated:
         return Answered(outputs, scores, self.judge.verdicts(outputs, scores))
 
 
-class Seat:
-    """Holds the version in service; one thread changes it, any thread reads it."""
+class Seats:
+    """The versions that a worker has made ready, by name; one thread changes them, any thread reads them."""
 
     def __init__(self, spec: ServeSpec) -> None:
         self._spec = spec
-        self._current: Seated | None = None
+        self._taken: dict[str, Seated] = {}
 
-    @property
-    def current(self) -> Seated | None:
-        """The version in service; read it once a batch."""
-        return self._current
+    def __getitem__(self, version: str) -> Seated:
+        return self._taken[version]
 
     def take(self, version: str, path: Path, digest: str) -> Seated:
-        """Load, verify and warm up the bundle at `path`, then put it in service; until then the old one answers.
+        """Load, verify and warm up the bundle at `path`; the others answer meanwhile.
 
         Raises:
             UnknownId: there is no bundle.
-            DamagedBundle: its bytes are not those of the digest, or its network does not run. The old one stays.
+            DamagedBundle: its bytes are not those of the digest, or its network does not run. The others stay.
         """
         bundle = read(path)
         if bundle.digest != digest:
@@ -69,8 +67,12 @@ class Seat:
             raise DamagedBundle(f"version {version} is not the bundle at {path}", [other])
         seated = Seated(version, bundle, Predictor(bundle, self._spec.threads), Scorer(bundle.scoring), Judge(bundle))
         self._warm_up(seated)
-        self._current = seated
+        self._taken = {**self._taken, version: seated}
         return seated
+
+    def leave(self, version: str) -> None:
+        """Forget a version; a batch that holds it ends with it."""
+        self._taken = {name: seated for name, seated in self._taken.items() if name != version}
 
     def _warm_up(self, seated: Seated) -> None:
         """The first run of a shape allocates; no client should wait for that."""

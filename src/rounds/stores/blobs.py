@@ -1,4 +1,4 @@
-"""Bytes in files, named by their digest; stores on other file systems can follow behind the same port."""
+"""Bytes in files, named by their digest; object stores are in `blobs_remote`."""
 
 from __future__ import annotations
 
@@ -72,6 +72,17 @@ class FileBlobs:
     def has(self, digest: str) -> bool:
         """Whether bytes of this digest are kept; they are not read."""
         return bool(_DIGEST.fullmatch(digest)) and self._path(digest).is_file()
+
+    def size(self, digest: str) -> int | None:
+        """How many bytes are kept under this digest; None where there are none."""
+        if not _DIGEST.fullmatch(digest):
+            return None
+        try:
+            return self._path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._not_writable(error) from error
 
     def delete(self, digest: str) -> bool:
         """Forget the bytes; False where they were not there."""

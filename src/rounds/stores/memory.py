@@ -6,14 +6,15 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rounds.core.errors import Fault, OurFault, UnknownId
+from rounds.core.errors import Fault, UnknownId
 from rounds.core.ids import canonical, new_id
 from rounds.core.ids import digest as digest_of
 from rounds.core.ports import Clock, Ports
-from rounds.core.records import GENESIS, Captured, Cost, Event, Label
+from rounds.core.records import GENESIS, Captured, Cost, Event, Label, Shadowed
 from rounds.stores.rows_chain import chained, utc_now
 
 
@@ -40,6 +41,11 @@ class MemoryBlobs:
     def has(self, digest: str) -> bool:
         """Whether bytes of this digest are kept."""
         return digest in self._kept
+
+    def size(self, digest: str) -> int | None:
+        """How many bytes are kept under this digest; None where there are none."""
+        data = self._kept.get(digest)
+        return None if data is None else len(data)
 
     def delete(self, digest: str) -> bool:
         """Forget the bytes; False where they were not there."""
@@ -80,18 +86,19 @@ class MemoryCaptures:
     def __init__(self) -> None:
         self._rows: dict[str, Captured] = {}
         self._labels: dict[str, Label] = {}
+        self._shadows: dict[tuple[str, str], Shadowed] = {}
         self._last = 0
+        self._last_shadow = 0
         self._lock = threading.Lock()
 
     def record(self, rows: Sequence[Captured]) -> Sequence[int]:
-        """Keep answered films; their places in the total order. OurFault where a prediction id is kept already."""
+        """Keep answered films; their places in the total order. One that is kept already is left, under its place."""
         with self._lock:
-            fresh = {row.prediction: replace(row, seq=self._last + i) for i, row in enumerate(rows, 1)}
-            if len(fresh) < len(rows) or fresh.keys() & self._rows.keys():
-                raise OurFault("a prediction is kept already", [Fault("an id was used twice")])
-            self._rows |= fresh
-            self._last += len(rows)
-            return range(self._last - len(rows) + 1, self._last + 1)
+            for row in rows:
+                if row.prediction not in self._rows:
+                    self._last += 1
+                    self._rows[row.prediction] = replace(row, seq=self._last)
+            return [self._rows[row.prediction].seq for row in rows]
 
     def since(self, seq: int, limit: int = 10_000, bundle: str | None = None) -> Sequence[Captured]:
         """Rows with a greater seq, in order, of one bundle or of all."""
@@ -120,14 +127,53 @@ class MemoryCaptures:
             return {name: self._labels[name] for name in predictions if name in self._labels}
 
     def erase(self, subject: str) -> Sequence[str]:
-        """Drop a subject's rows and labels; digests of images that no other row needs."""
+        """Drop a subject's rows, labels and shadow answers; digests of images that no other row needs."""
         with self._lock:
             gone = [row for row in self._rows.values() if row.subject == subject]
             for row in gone:
                 del self._rows[row.prediction]
                 self._labels.pop(row.prediction, None)
+            self._shadows = {key: row for key, row in self._shadows.items() if row.prediction in self._rows}
             needed = {row.image for row in self._rows.values()}
         return sorted({row.image for row in gone} - needed)
+
+    def record_shadows(self, rows: Sequence[Shadowed]) -> int:
+        """Keep shadow answers of films that are kept, one for each prediction and bundle; how many are new."""
+        with self._lock:
+            before = len(self._shadows)
+            for row in rows:
+                key = (row.prediction, row.bundle)
+                if row.prediction in self._rows and key not in self._shadows:
+                    self._last_shadow += 1
+                    self._shadows[key] = replace(row, seq=self._last_shadow)
+            return len(self._shadows) - before
+
+    def shadows(self, bundle: str | None = None, after: int = 0, limit: int = 10_000) -> Sequence[Shadowed]:
+        """Shadow answers with a greater seq, in order, of one bundle or of all."""
+        with self._lock:
+            rows = list(self._shadows.values())
+        return [row for row in rows if row.seq > after and bundle in (None, row.bundle)][:limit]
+
+    def images(self) -> Iterator[tuple[str, datetime, int, bool]]:
+        """Each image that was not dropped, the one asked for longest ago first: its digest, when it was last asked for,
+        its size in bytes (0 where nobody said), and whether a film that the audit drew still has no label."""
+        found: dict[str, tuple[datetime, int, bool]] = {}
+        for row in self._all():
+            if not row.gone:
+                waits = row.audited and row.prediction not in self._labels
+                at, size, waited = found.get(row.image, (row.at, 0, False))
+                found[row.image] = (max(at, row.at), max(size, row.size), waited or waits)
+        return iter([(image, *found[image]) for image in sorted(found, key=lambda image: (found[image][0], image))])
+
+    def drop_images(self, images: Sequence[str]) -> None:
+        """Mark every row of these images: the image is gone."""
+        with self._lock:
+            some = set(images)
+            self._rows |= {k: replace(row, gone=True) for k, row in self._rows.items() if row.image in some}
+
+    def last(self) -> int:
+        """The greatest place that a film was given, 0 for none yet."""
+        return self._last
 
     def count(self) -> int:
         """How many films are kept."""

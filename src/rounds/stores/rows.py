@@ -14,7 +14,8 @@ from rounds.stores.rows_captures import RowCaptures
 from rounds.stores.rows_chain import utc_now
 from rounds.stores.rows_engine import Database
 from rounds.stores.rows_events import RowEvents
-from rounds.stores.rows_schema import costs, migrate, snapshots
+from rounds.stores.rows_schema import costs, snapshots
+from rounds.stores.rows_versions import migrate, require
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -82,19 +83,19 @@ class Rows:
         self.database.close()
 
 
-def open_rows(url: str, *, clock: Clock = utc_now, busy_s: float = 30.0) -> Rows:
-    """Open the rows behind sqlite:///FILE or postgresql://USER@HOST/NAME, made or brought up to date where necessary.
+def open_rows(url: str, *, clock: Clock = utc_now, busy_s: float = 30.0, forward: bool = True) -> Rows:
+    """Open the rows behind sqlite:///FILE or postgresql://USER@HOST/NAME, made where there are none.
 
-    `busy_s` is how long a writer waits for another process, in seconds.
+    `busy_s` is how long a writer waits for another process, in seconds; `forward` brings an older schema up to date.
 
     Raises:
         BadOverride: the address cannot be read, or its driver is not installed.
-        NotWritable: the file cannot be written, or a newer Rounds has used it.
+        NotWritable: the file cannot be written, a newer Rounds has used it, or an older one and not `forward`.
         StoreAway: the database does not answer, or stays locked.
     """
     database = Database(url, busy_s)
     try:
-        migrate(database)
+        (migrate if forward else require)(database)
     except BaseException:
         database.close()
         raise

@@ -2,61 +2,72 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from rounds.core.errors import Fault, OurFault
 from rounds.core.records import Captured, Label
-from rounds.stores.rows_engine import Database
-from rounds.stores.rows_schema import captures, heads, labels
+from rounds.stores.rows_schema import captures, heads, labels, shadows
+from rounds.stores.rows_shadows import MANY, RowShadows, chunked, pack, unpack
 
-# Below what SQLite (32,766) and PostgreSQL (65,535) take as parameters of one statement.
-MANY = 10_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_LOCK = sa.select(heads.c.value).where(heads.c.name == "captures").with_for_update()
+_HEAD = sa.select(heads.c.value).where(heads.c.name == "captures")
+_LOCK = _HEAD.with_for_update()
 _ADVANCE = sa.update(heads).where(heads.c.name == "captures").values(value=sa.bindparam("to"))
+_PREDICTIONS = sa.select(captures.c.prediction)
+_LABELLED = sa.select(labels.c.prediction)
 _INSERT = sa.insert(captures)
 # The same as the driver's own text: building each row's parameters anew costs SQLAlchemy 5 microseconds.
 _INSERT_SQLITE = f"INSERT INTO captures ({', '.join(captures.c.keys())}) VALUES ({', '.join('?' * len(captures.c))})"  # noqa: S608
 
 
-class RowCaptures:
+class RowCaptures(RowShadows):
     """What was asked and answered, and the labels that come later."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
     def record(self, rows: Sequence[Captured]) -> Sequence[int]:
-        """Keep answered films in one transaction; their places in the total order, rising by one.
+        """Keep answered films in one transaction; the place of each in the total order, rising by one.
 
-        Raises:
-            OurFault: a prediction id is kept already.
-            WorldFault: they could not be kept; none was.
+        A film whose prediction id is kept already, or stands in `rows` before it, is left out and has the place of the
+        one that is kept. Raises WorldFault where they could not be kept; none was.
         """
         if not rows:
             return []
         try:
             with self._database.writing() as connection:
                 last = int(connection.execute(_LOCK).scalar_one())
-                values = [_row(last + i, row) for i, row in enumerate(rows, 1)]
-                if self._database.sqlite:
-                    connection.exec_driver_sql(_INSERT_SQLITE, values)
-                else:
-                    connection.execute(_INSERT, [dict(zip(captures.c.keys(), row, strict=True)) for row in values])
-                connection.execute(_ADVANCE, {"to": last + len(rows)})
-        except IntegrityError as error:
-            raise OurFault(
-                "a prediction is kept already", [Fault("an id was used twice", got=str(error.orig))]
-            ) from error
-        return range(last + 1, last + len(rows) + 1)
+                self._insert(connection, last, rows)
+            return range(last + 1, last + len(rows) + 1)
+        except IntegrityError:
+            return self._record_new(rows)
+
+    def _record_new(self, rows: Sequence[Captured]) -> Sequence[int]:
+        """The same where some are kept already: what is handed in twice is not looked for before the first refusal."""
+        first: dict[str, Captured] = {}
+        for row in rows:
+            first.setdefault(row.prediction, row)
+        known = sa.select(captures.c.prediction, captures.c.seq)
+        with self._database.writing() as connection:
+            last = int(connection.execute(_LOCK).scalar_one())
+            places = {str(name): int(seq) for name, seq in chunked(connection, known, captures.c.prediction, [*first])}
+            new = [row for name, row in first.items() if name not in places]
+            self._insert(connection, last, new)
+        places |= {row.prediction: last + i for i, row in enumerate(new, 1)}
+        return [places[row.prediction] for row in rows]
+
+    def _insert(self, connection: Connection, last: int, rows: Sequence[Captured]) -> None:
+        values = [_row(last + i, row) for i, row in enumerate(rows, 1)]
+        if not values:
+            return
+        if self._database.sqlite:
+            connection.exec_driver_sql(_INSERT_SQLITE, values)
+        else:
+            connection.execute(_INSERT, [dict(zip(captures.c.keys(), row, strict=True)) for row in values])
+        connection.execute(_ADVANCE, {"to": last + len(rows)})
 
     def since(self, seq: int, limit: int = 10_000, bundle: str | None = None) -> Sequence[Captured]:
         """Rows with a greater seq, in order, of one bundle or of all."""
@@ -80,8 +91,8 @@ class RowCaptures:
         with self._database.writing() as connection:
             # The lock that erasing holds too: a label never outlives its film.
             connection.execute(_LOCK)
-            known = set(_chunked(connection, sa.select(captures.c.prediction), captures.c.prediction, list(wanted)))
-            given = set(_chunked(connection, sa.select(labels.c.prediction), labels.c.prediction, list(wanted)))
+            known = {name for (name,) in chunked(connection, _PREDICTIONS, captures.c.prediction, list(wanted))}
+            given = {name for (name,) in chunked(connection, _LABELLED, labels.c.prediction, list(wanted))}
             new = [_label_row(name, label) for name, label in wanted.items() if name in known and name not in given]
             if new:
                 connection.execute(sa.insert(labels), new)
@@ -98,20 +109,50 @@ class RowCaptures:
             return {row[0]: _label(*row) for rows in found for row in rows}
 
     def erase(self, subject: str) -> Sequence[str]:
-        """Drop a subject's rows and labels in one transaction; digests of images that no other row needs."""
+        """Drop a subject's rows, labels and shadow answers, in one transaction; images that no other row needs."""
         mine = sa.select(captures.c.prediction).where(captures.c.subject == subject)
         images = sa.select(captures.c.image).where(captures.c.subject == subject).distinct()
         with self._database.writing() as connection:
             connection.execute(_LOCK)
             seen = list(connection.execute(images.order_by(captures.c.image)).scalars())
             connection.execute(sa.delete(labels).where(labels.c.prediction.in_(mine)))
+            connection.execute(sa.delete(shadows).where(shadows.c.prediction.in_(mine)))
             connection.execute(sa.delete(captures).where(captures.c.subject == subject))
-            needed = set(_chunked(connection, sa.select(captures.c.image), captures.c.image, seen))
+            needed = {image for (image,) in chunked(connection, sa.select(captures.c.image), captures.c.image, seen)}
         if self._database.sqlite:
             # The rows still stand in the write-ahead log until it is folded in.
             with self._database.reading() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return [image for image in seen if image not in needed]
+
+    def images(self) -> Iterator[tuple[str, datetime, int, bool]]:
+        """Each image that was not dropped, the one asked for longest ago first: its digest, when it was last asked for,
+        its size in bytes (0 where nobody said), and whether a film that the audit drew still has no label."""
+        last = sa.func.max(captures.c.at)
+        awaited = sa.func.max(sa.case((labels.c.prediction.is_(None), captures.c.audited), else_=0))
+        query = (
+            sa.select(captures.c.image, last, sa.func.max(captures.c.size), awaited)
+            .select_from(captures.outerjoin(labels, labels.c.prediction == captures.c.prediction))
+            .where(captures.c.gone == 0)
+            .group_by(captures.c.image)
+            .order_by(last, captures.c.image)
+        )
+        with self._database.reading() as connection:
+            for image, at, size, waits in connection.execution_options(yield_per=MANY).execute(query):
+                yield image, _EPOCH + timedelta(microseconds=at), int(size), bool(waits)
+
+    def drop_images(self, images: Sequence[str]) -> None:
+        """Mark every row of these images, in one transaction: the image is gone."""
+        with self._database.writing() as connection:
+            connection.execute(_LOCK)
+            for start in range(0, len(images), MANY):
+                some = captures.c.image.in_(images[start : start + MANY])
+                connection.execute(sa.update(captures).where(some).values(gone=1))
+
+    def last(self) -> int:
+        """The greatest place that a film was given, 0 for none yet."""
+        with self._database.reading() as connection:
+            return int(connection.execute(_HEAD).scalar_one())
 
     def count(self) -> int:
         """How many films are kept."""
@@ -124,26 +165,6 @@ class RowCaptures:
         return [_film(*row) for row in rows]
 
 
-def _chunked(
-    connection: Connection, query: sa.Select[Any], column: sa.Column[Any], values: Sequence[str]
-) -> Iterator[str]:
-    for start in range(0, len(values), MANY):
-        yield from connection.execute(query.where(column.in_(values[start : start + MANY]))).scalars()
-
-
-@lru_cache(maxsize=64)
-def _floats(n: int) -> struct.Struct:
-    return struct.Struct(f"<{n}d")
-
-
-def _pack(values: Sequence[float]) -> bytes:
-    return _floats(len(values)).pack(*values)
-
-
-def _unpack(data: bytes) -> tuple[float, ...]:
-    return _floats(len(data) // 8).unpack(data)
-
-
 def _row(seq: int, row: Captured) -> tuple[Any, ...]:
     """In the order of the table's columns."""
     return (
@@ -154,13 +175,15 @@ def _row(seq: int, row: Captured) -> tuple[Any, ...]:
         row.version,
         row.image,
         row.label,
-        _pack(row.probabilities),
-        _pack(row.logits),
-        _pack(row.scores),
+        pack(row.probabilities),
+        pack(row.logits),
+        pack(row.scores),
         int(row.audited),
         row.ms,
         row.reference,
         row.subject,
+        row.size,
+        int(row.gone),
     )
 
 
@@ -179,10 +202,27 @@ def _film(
     ms: float,
     reference: str | None,
     subject: str | None,
+    size: int,
+    gone: int,
 ) -> Captured:
-    when = _EPOCH + timedelta(microseconds=at)
-    known = (_unpack(probabilities), _unpack(logits), _unpack(scores))
-    return Captured(prediction, when, bundle, version, image, label, *known, bool(audited), ms, reference, subject, seq)
+    return Captured(
+        prediction,
+        _EPOCH + timedelta(microseconds=at),
+        bundle,
+        version,
+        image,
+        label,
+        unpack(probabilities),
+        unpack(logits),
+        unpack(scores),
+        bool(audited),
+        ms,
+        reference,
+        subject,
+        seq,
+        size,
+        bool(gone),
+    )
 
 
 def _label_row(prediction: str, label: Label) -> dict[str, Any]:

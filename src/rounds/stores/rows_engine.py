@@ -30,6 +30,8 @@ _SQLITE = {
     "SQLITE_NOTADB": (StoreAway, "the file is no SQLite database", "restore it from a copy"),
     "SQLITE_CORRUPT": (StoreAway, "the database file is damaged", "restore it from a copy"),
 }
+# Seconds: until a server that does not take a connection is away, and until one that took it and fell silent is.
+_SERVER = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 15_000}
 _AWAY = "check that the database server runs and that its address and password are right"
 
 
@@ -103,7 +105,10 @@ def _parse(url: str) -> URL:
 def _engine(url: URL, busy_s: float, sqlite: bool, where: str) -> Engine:
     if not sqlite:
         try:
-            return sa.create_engine(url, pool_size=8, pool_use_lifo=True, pool_pre_ping=True)
+            # a connection that a restart of the server cut is noticed before it is used, and made anew
+            usual = {"pool_size": 8, "pool_use_lifo": True, "pool_pre_ping": True}
+            # what the address itself says goes first
+            return sa.create_engine(url, connect_args={k: v for k, v in _SERVER.items() if k not in url.query}, **usual)
         except ImportError as error:
             fault = Fault("no PostgreSQL driver", where, "psycopg 3", "none", "install it: pip install 'rounds[cloud]'")
             raise BadOverride("PostgreSQL cannot be reached from here", [fault]) from error

@@ -51,9 +51,11 @@ def _sheet(columns: int) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4 * columns, 3.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.4 * columns, 3.6), dpi=110)
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
+    # room for what is written; the layout engines find it out by drawing the whole twice
+    margins = {"left": 0.08, "right": 0.985, "bottom": 0.14, "top": 0.91, "wspace": 0.25}
+    return figure, figure.subplots(1, columns, gridspec_kw=margins)
 
 
 def _png(figure: Any) -> bytes:

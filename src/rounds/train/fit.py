@@ -50,9 +50,9 @@ def fit(
     training that cannot be had here, CallerFault where the loss stops being a number, NotWritable, UnknownId where
     there is nothing to resume, WorldFault where a process of several died.
     """
-    steps = check(spec, dataset, rows)
+    steps, splits = check(spec, dataset, rows)
     with recorded(spec, dataset, runs, folder, code, resume) as record, Bar(steps, shown=spec.train.progress) as bar:
-        job = Job(spec, dataset, record.place, record.state.epoch, rows, start=start)
+        job = Job(spec, dataset, record.place, record.state.epoch, rows, start=start, splits=splits)
         told = Teller(record, bar, each)
         learnt = learn(job, told) if spec.launcher.name == "local" else launched(job, told)
     (record.place / CHECKPOINT).unlink(missing_ok=True)

@@ -7,13 +7,14 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from rounds.core.errors import BadOverride, Fault
 from rounds.core.records import DatasetVersion
@@ -22,7 +23,7 @@ from rounds.imaging.packed import Films, Rows
 from rounds.nets.names import build
 from rounds.nets.network import Network
 from rounds.nets.weights import load_weights
-from rounds.train.batches import Shard, TrainBatches, ValBatches, open_splits, stream
+from rounds.train.batches import Shard, Split, TrainBatches, ValBatches, open_splits, stream
 from rounds.train.learner import Learner, Spent
 from rounds.train.profile import profiled
 from rounds.train.resume import CHECKPOINT, settle
@@ -55,7 +56,8 @@ class Learnt:
 @dataclass(frozen=True)
 class Job:
     """What is to be learnt in the run's folder `place`, whose record holds `epoch` epochs: by which other films than
-    the two splits, if any, with which further words to Lightning's Trainer, and from which weights, if not random."""
+    the two splits, if any, with which further words to Lightning's Trainer, and from which weights, if not random.
+    `splits` are the two as this process has opened them, which other processes do for themselves."""
 
     spec: TrainSpec
     dataset: DatasetVersion
@@ -64,14 +66,17 @@ class Job:
     rows: tuple[Rows, Rows] | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     start: Path | None = None
+    splits: tuple[Split, Split] | None = None
 
 
-def check(spec: TrainSpec, dataset: DatasetVersion, rows: tuple[Rows, Rows] | None) -> int:
-    """The number of steps, after everything that would refuse the training once it runs; raises what `fit` names."""
-    films = Films(dataset.path)
-    train, val = open_splits(films, spec, rows)
+def check(
+    spec: TrainSpec, dataset: DatasetVersion, rows: tuple[Rows, Rows] | None
+) -> tuple[int, tuple[Split, Split]]:
+    """The number of steps and the two splits, after everything that would refuse the training once it runs; raises what
+    `fit` names."""
+    train, val = open_splits(Films(dataset.path), spec, rows)
     with torch.random.fork_rng(devices=[]):
-        _network(spec, len(films.classes))
+        _network(spec, len(dataset.classes))
     processes = spec.launcher.processes
     faults = []
     if spec.train.precision == "16-mixed" and not torch.cuda.is_available():
@@ -86,7 +91,7 @@ def check(spec: TrainSpec, dataset: DatasetVersion, rows: tuple[Rows, Rows] | No
         faults.append(Fault("too few images for so many", "launcher.processes", f"{fewest} or fewer", str(processes)))
     if faults:
         raise BadOverride("this training cannot run here", faults)
-    return spec.train.epochs * len(batches)
+    return spec.train.epochs * len(batches), (train, val)
 
 
 def learn(job: Job, told: Told) -> Learnt:
@@ -103,10 +108,9 @@ def learn(job: Job, told: Told) -> Learnt:
             callbacks.append(stack.enter_context(profiled(job.place)))
         trainer = _trainer(spec.train, job, callbacks)
         shard, device = Shard(trainer.global_rank, trainer.world_size), trainer.strategy.root_device
-        films = Films(job.dataset.path)
-        train, val = open_splits(films, spec, job.rows)
+        train, val = job.splits or open_splits(Films(job.dataset.path), spec, job.rows)
         torch.manual_seed(spec.seed)
-        classes = len(films.classes)
+        classes = len(job.dataset.classes)
         net = load_weights(job.start).train() if job.start else _network(spec, classes)
         spent = Spent()
         size = _batch(spec.train.batch, len(train))
@@ -151,6 +155,15 @@ class EachEpoch(Callback):
             self._told.epoch(learner.epochs, learner.figures, learner.learned)
 
 
+class Silent(PassThroughProfiler):
+    """No profiler. Lightning's own one enters and leaves a generator around each of the 25 hooks of a step."""
+
+    _nothing = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        return self._nothing
+
+
 def _network(spec: TrainSpec, classes: int) -> Network:
     return build(spec.model, channels=spec.imaging.channels, classes=classes, size=spec.imaging.size)
 
@@ -166,6 +179,7 @@ def _trainer(loop: LoopSpec, job: Job, callbacks: list[Callback]) -> Trainer:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        profiler=Silent(),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         **settings,

@@ -67,6 +67,14 @@ class Learner(LightningModule):
         self.figures: dict[str, float] = {}
         self.epochs = 0
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the hook that it is in, before and after: forty times a step, each through torch's search for
+        # weights and modules of that name.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     @property
     def learned(self) -> Network:
         """The network to keep: the moving average of its weights where one is taken."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rounds.core.errors import Fault, NotWritable, WorldFault
-from rounds.core.ports import Ports
+from rounds.core.ports import Blobs, Ports
 from rounds.stores.blobs import FileBlobs
 from rounds.stores.rows import open_rows
 from rounds.wiring.settings import Settings
@@ -23,12 +23,12 @@ def open_ports(settings: Settings) -> Iterator[Ports]:
     """Rows and blobs of a workspace, which is made where it is absent; NotWritable, StoreAway."""
     home = settings.home.absolute()
     _make(home)
-    rows = open_rows(settings.rows_url)
+    rows = open_rows(settings.rows_url, forward=settings.migrate)
     try:
         yield Ports(
             home=home,
             clock=lambda: datetime.now(UTC),
-            blobs=FileBlobs(home / "blobs"),
+            blobs=open_blobs(settings),
             events=rows.events,
             captures=rows.captures,
             snapshots=rows.snapshots,
@@ -37,6 +37,16 @@ def open_ports(settings: Settings) -> Iterator[Ports]:
         )
     finally:
         rows.close()
+
+
+def open_blobs(settings: Settings) -> Blobs:
+    """Files, or an object store; BadOverride where the address cannot be used, NotWritable."""
+    where = settings.blobs_at
+    if "://" not in where:
+        return FileBlobs(Path(where).absolute())
+    from rounds.stores.blobs_remote import RemoteBlobs
+
+    return RemoteBlobs(where)
 
 
 def _make(home: Path) -> None:

@@ -55,12 +55,13 @@ def watch(
     To act is to hold, ask for labels, recalibrate, retrain, promote, refuse or roll back.
     """
     from rounds.faces.cli import mirroring, opening, retraining
-    from rounds.loop import conduct
+    from rounds.loop import conduct, retaining
 
     follow = mirroring.in_child_process()
     while True:
         with opening.ports() as ports:
             done = conduct.watch_once(ports, retrain=retraining.in_child_process(ports.home))
+            retaining.drop_images_hourly(ports)
             follow(ports)
         say.answer(done, as_json, lambda done=done: _watched(done))  # type: ignore[misc]
         if once:

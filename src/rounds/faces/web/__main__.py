@@ -30,17 +30,19 @@ def main() -> None:
 def serve(host: str, port: int) -> None:
     """Serve under the rules of the log; a port in use is known before anything heavy is loaded.
 
-    Raises PortInUse, and what opening the ports raises.
+    Raises PortInUse, BadOverride where strangers could call without a key, and what opening the ports raises.
     """
     # Loading makes objects that stay: scanning them meanwhile costs a tenth of the time to the first answer.
     gc.disable()
     with listen(host, port) as sock:
+        from rounds.faces.web.guard import may_listen
         from rounds.faces.web.server import run
         from rounds.loop import ruling
         from rounds.wiring.serving import open_ports
         from rounds.wiring.settings import Settings
 
         settings = Settings()
+        may_listen(settings.home, host)
         with open_ports(settings) as ports:
             rules = ruling.in_force(ports)
         spec = replace(rules.serve, host=host, port=port)

@@ -14,14 +14,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rounds.core.ports import Opener
 from rounds.core.specs import MonitorSpec, ServeSpec
+from rounds.faces.web.batch import PATH as BATCH
+from rounds.faces.web.batch import Batch
 from rounds.faces.web.body import Intake
 from rounds.faces.web.frame import Frame
+from rounds.faces.web.guard import Guard, is_loopback
 from rounds.faces.web.metrics import Metrics
-from rounds.faces.web.openapi import predict_operation
+from rounds.faces.web.openapi import document
 from rounds.faces.web.predict import Predict
 from rounds.faces.web.routes import alarms, router
 from rounds.faces.web.serving import Observe, Serving
 from rounds.loop.live import Live
+from rounds.loop.recalling import Memory
 
 TITLE = "Rounds"
 PREDICT = "/v1/predict"
@@ -38,8 +42,12 @@ def create_app(open_ports: Opener, serve: ServeSpec, monitor: MonitorSpec, obser
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_ports() as ports:
-            live = Live(ports, serve, monitor, tell=tell)
-            app.state.serving = Serving(live, serve, metrics, Intake(serve.limits.max_bytes), observe or alarms)
+            live = Live(ports, serve, monitor, tell=tell, took=metrics.took)
+            guard = Guard(ports.home, loopback=is_loopback(serve.host), rate=serve.rate)
+            intake = Intake(serve.limits.max_bytes)
+            shared = Serving(live, serve, metrics, intake, observe or alarms, guard, Memory(ports))
+            app.state.serving = shared
+            frame.open(shared)
             metrics.watch(live)
             await live.start()
             try:
@@ -55,7 +63,8 @@ def create_app(open_ports: Opener, serve: ServeSpec, monitor: MonitorSpec, obser
     # The framework's own pages for people load their scripts from a stranger's server.
     app = Application(title=TITLE, version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.include_router(router)
-    app.put_into(Frame(app.framework, metrics))
+    frame = Frame(app.framework, metrics)
+    app.put_into(frame)
     return app
 
 
@@ -64,8 +73,8 @@ class Application(FastAPI):
 
     def put_into(self, frame: Frame) -> None:
         """Let every request pass through the frame."""
-        frame.hot = {PREDICT: Predict(self)}
-        frame.routes = frozenset({PREDICT, *(route.path for route in self.routes if isinstance(route, Route))})
+        frame.hot = {PREDICT: Predict(self), BATCH: Batch(self)}
+        frame.routes = frozenset({PREDICT, BATCH, *(route.path for route in self.routes if isinstance(route, Route))})
         self._frame = frame
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -82,6 +91,4 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Describe every route."""
-        schema = super().openapi()
-        schema["paths"].setdefault(PREDICT, {"post": predict_operation()})
-        return schema
+        return document(self.title, self.version)

@@ -21,10 +21,11 @@ HELD_BODIES = 8
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One uploaded film, and where in the request it stood."""
+    """One uploaded film, where in the request it stood, and the name of its file or field."""
 
     data: bytes
     where: str
+    name: str = ""
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -101,7 +102,10 @@ async def parts(content_type: str, body: bytes, max_files: int) -> list[Part]:
         raise BadRequest("the multipart body cannot be read", [fault]) from error
     try:
         _refuse_other_fields(form.multi_items())
-        return [Part(await file.read(), _place(name, file)) for name, file in _files(form.multi_items())]
+        return [
+            Part(await file.read(), _place(name, file), file.filename or name)
+            for name, file in _files(form.multi_items())
+        ]
     finally:
         await form.close()
 

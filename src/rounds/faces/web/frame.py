@@ -1,24 +1,40 @@
-"""What every request gets: an id, a count, a clock, and a problem for an answer where something fails."""
+"""What every request gets: an id, a key looked up, a count, a clock, safe headers, and a problem for an answer where
+something fails."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
+from collections.abc import Callable, Mapping
 
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rounds.core.errors import OurFault, RoundsError
+from rounds.core.errors import Fault, OurFault, RoundsError, WorldFault
 from rounds.core.ids import new_id
-from rounds.faces.web.body import header
+from rounds.faces.web import batch, once
+from rounds.faces.web.body import FRAMING_BYTES
+from rounds.faces.web.guard import PREDICTIONS, Grant
 from rounds.faces.web.metrics import Metrics
 from rounds.faces.web.problems import Problem
+from rounds.faces.web.serving import Serving
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 LINGER_S = 2.0
+# The API answers with data alone: a browser that is led here shows, runs, frames and keeps nothing of it.
+SAFE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+# Where a request that is sent twice must not be done twice.
+ONCE = frozenset({"/v1/predict", "/v1/predict/batch", "/v1/labels", "/v1/promote", "/v1/rollback"})
+Admit = Callable[[str, Mapping[bytes, bytes]], Grant | None]
 
 log = structlog.get_logger("rounds.web")
 
@@ -27,7 +43,8 @@ class Frame:
     """The outermost application: sets `scope["request_id"]`, and answers in place of what raises within it.
 
     A path in `hot` goes straight to its application: the framework's own way costs more than a small network's run.
-    `routes` are the paths that are counted by name; a stranger's paths must not become a metric each.
+    `routes` are the paths that are counted by name; a stranger's paths must not become a metric each. `admit` says who
+    asks, or raises; until it is set nobody is let in.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -35,6 +52,19 @@ class Frame:
         self._metrics = metrics
         self.hot: dict[str, ASGIApp] = {}
         self.routes: frozenset[str] = frozenset()
+        self.admit: Admit = _not_yet
+        self.once: once.Once | None = None
+
+    def open(self, serving: Serving) -> None:
+        """Let in whom the guard admits, from now on."""
+        limit, live = serving.spec.limits.max_bytes, serving.live
+        self.once = once.Once(
+            live.ports.secret,
+            serving.intake,
+            lambda path: batch.allowance(limit) if path == batch.PATH else FRAMING_BYTES,
+            live.settle,
+        )
+        self.admit = serving.guard.admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -42,23 +72,26 @@ class Frame:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        answer = _Answer(send, request_id(scope))
+        headers = dict(scope["headers"])
+        answer = _Answer(send, request_id(headers.get(b"x-request-id")))
         scope["request_id"] = answer.request_id
         path = scope["path"]
         try:
-            await self.hot.get(path, self._app)(scope, receive, answer.send)
+            scope["grant"] = self.admit(path, headers)
+            app = self.hot.get(path, self._app)
+            if once.HEADER in headers and self.once is not None and path in ONCE and scope["method"] == "POST":
+                await self.once(app, scope, receive, answer.send)
+            else:
+                await app(scope, receive, answer.send)
         except ClientDisconnect:
             answer.status = 499
         except Exception as error:  # the face's last word: whatever was not foreseen is a problem of status 500
             await self._explain(error, scope, receive, answer)
-        self._metrics.request(path if path in self.routes else "other", answer.status, time.perf_counter() - began)
+        route = path if path in self.routes else _route(path)
+        self._metrics.request(route, answer.status, time.perf_counter() - began)
 
     async def _explain(self, error: Exception, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        problem = _problem(error, answer.request_id)
-        if problem.status >= 500:
-            about = {"request_id": answer.request_id, "path": scope["path"], "kind": problem.kind}
-            bug = problem.kind == OurFault.__name__
-            log.error(problem.detail, **about, faults=list(map(str, problem.faults)), exc_info=error if bug else None)
+        problem = explained(error, scope["path"], answer.request_id)
         if answer.status:
             # The answer has begun, so the only honest thing left is to break it off.
             raise error
@@ -80,7 +113,7 @@ class _Answer:
         """Pass one message on."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+            message["headers"] = [*message.get("headers", ()), *SAFE, (b"x-request-id", self.request_id.encode())]
         await self._send(message)
 
     async def problem(self, problem: Problem) -> None:
@@ -95,10 +128,30 @@ class _Answer:
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def request_id(scope: Scope) -> str:
+def request_id(given: bytes | None) -> str:
     """The client's own id where it is short and plain, else a fresh one."""
-    given = header(scope, b"x-request-id")
     return given.decode() if given and SANE_ID.fullmatch(given) else new_id("r_")
+
+
+def explained(error: BaseException, path: str, request_id: str) -> Problem:
+    """The problem that an error is; what is the server's own fault is logged."""
+    problem = _problem(error, request_id)
+    if problem.status >= 500:
+        about = {"request_id": request_id, "path": path, "kind": problem.kind}
+        bug = problem.kind == OurFault.__name__
+        log.error(problem.detail, **about, faults=list(map(str, problem.faults)), exc_info=error if bug else None)
+    return problem
+
+
+def _not_yet(_path: str, _headers: Mapping[bytes, bytes]) -> Grant | None:
+    raise WorldFault("the server is not ready", [Fault("it is being started", next="send the request again")])
+
+
+def _route(path: str) -> str:
+    if not path.startswith(PREDICTIONS):
+        return "other"
+    last = path.rsplit("/", 1)[1]
+    return PREDICTIONS + ("{id}/explanation.png" if last == "explanation.png" else "{id}")
 
 
 async def _linger(receive: Receive) -> None:
@@ -117,7 +170,7 @@ async def _linger(receive: Receive) -> None:
         return
 
 
-def _problem(error: Exception, request_id: str) -> Problem:
+def _problem(error: BaseException, request_id: str) -> Problem:
     if isinstance(error, RoundsError):
         return Problem.of(error)
     if isinstance(error, HTTPException):

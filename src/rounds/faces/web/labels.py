@@ -2,39 +2,62 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rounds.core.errors import BadRequest, Fault
 from rounds.core.ids import from_rfc3339
 from rounds.core.records import Label
+from rounds.faces.web.orders import parsed
+from rounds.faces.web.predict import LONGEST, TEXT
 
 KEYS = ("prediction", "reference", "label", "by", "at")
+CSV = "text/csv"
+MOST_ROWS = 10_000
 
 
-def read_rows(body: bytes) -> list[Label | str]:
-    """For each row its label, or the reason why it is none.
+def read_rows(body: bytes, content_type: str = "", by: str | None = None) -> list[Label | str]:
+    """For each row its label, or the reason why it is none; with `by`, whatever a row says, that is who says it.
 
-    Raises BadRequest: 400 where the body is not JSON, 422 where it is not a list.
+    The body is a JSON list of labels or one of them, or with the type text/csv a table with a header. Raises
+    BadRequest: 400 where the body cannot be read, 413 for too many rows, 422 where it is neither object nor list.
     """
-    try:
-        rows = json.loads(body)
-    except ValueError as error:
-        fault = Fault("the body is not JSON", "body", "a JSON list of labels", str(error))
-        raise BadRequest("the labels cannot be read", [fault]) from error
+    if content_type.split(";", 1)[0].strip().lower() == CSV:
+        rows: Any = _table(body)
+    else:
+        rows = parsed(body)
+    rows = [rows] if isinstance(rows, Mapping) else rows
     if not isinstance(rows, list):
         example = 'send [{"prediction": "p_...", "label": "normal"}]'
         fault = Fault("the body is not a list", "body", "a JSON list of labels", _kind(rows), example)
         raise BadRequest("the labels cannot be read", [fault], status=422)
-    return [_label(row) for row in rows]
+    if len(rows) > MOST_ROWS:
+        fault = Fault("too many rows", "body", f"at most {MOST_ROWS:,}", f"{len(rows):,}", "send them in parts")
+        raise BadRequest("too many labels at once", [fault], status=413)
+    return [_label(row, by) for row in rows]
 
 
-def _label(row: Any) -> Label | str:
+def _table(body: bytes) -> Sequence[Mapping[str, Any]]:
+    try:
+        text = io.StringIO(body.decode("utf-8-sig"), newline="")
+        return [{str(key): value for key, value in row.items() if value} for row in csv.DictReader(text, strict=True)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        fault = Fault("the body is not CSV", "body", "a header and rows in UTF-8", str(error)[:200])
+        raise BadRequest("the labels cannot be read", [fault]) from error
+
+
+def _label(row: Any, by: str | None) -> Label | str:
     if not isinstance(row, Mapping):
         return f"not an object but {_kind(row)}"
-    faults = [f"unknown key {key!r}" for key in row if key not in KEYS]
-    faults += [f"{key} is not text but {_kind(row[key])}" for key in KEYS if key in row and not _is_text(row[key], key)]
+    faults = [f"unknown key {key[:40]!r}" for key in row if key not in KEYS]
+    for key in KEYS:
+        value = row.get(key)
+        if not (isinstance(value, str) or (value is None and (key != "label" or key not in row))):
+            faults.append(f"{key} is not text but {_kind(value)}")
+        elif value and not TEXT.fullmatch(value):
+            faults.append(f"{key} is not 1 to {LONGEST} printable characters")
     faults += ["label is missing"] if not row.get("label") else []
     if bool(row.get("prediction")) == bool(row.get("reference")):
         faults.append("one of prediction and reference is needed, and not both")
@@ -42,13 +65,10 @@ def _label(row: Any) -> Label | str:
         return "; ".join(faults)
     try:
         at = from_rfc3339(row["at"]) if row.get("at") else None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         return f"at is not an RFC 3339 time: {error}"
-    return Label(row["label"], row.get("prediction"), row.get("reference"), row.get("by") or "", at)
-
-
-def _is_text(value: Any, key: str) -> bool:
-    return isinstance(value, str) or (value is None and key != "label")
+    who = row.get("by") or "" if by is None else by
+    return Label(row["label"], row.get("prediction") or None, row.get("reference") or None, who, at)
 
 
 def _kind(value: Any) -> str:

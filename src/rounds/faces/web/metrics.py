@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -10,8 +10,8 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from rounds.core.records import Prediction
 from rounds.loop.live import Live
+from rounds.serve.pool import Reply
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -40,9 +40,20 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        stages = Histogram(
+            "rounds_batch_seconds",
+            "Time of a batch in a worker, by stage.",
+            ["stage"],
+            registry=self.registry,
+            buckets=SECONDS,
+        )
+        self._films = Histogram(
+            "rounds_batch_films", "Films answered together.", registry=self.registry, buckets=(1, 2, 4, 8, 16, 32, 64)
+        )
         # Finding a labelled child takes a lock and builds a tuple of strings; the set of children is small and fixed.
         self._requests = lru_cache(1024)(lambda route, status: requests.labels(route, str(status)))
         self._seconds = lru_cache(64)(seconds.labels)
+        self._stages = lru_cache(8)(stages.labels)
         self._answered = lru_cache(1024)(answered.labels)
         self._referred = lru_cache(64)(referred.labels)
 
@@ -55,11 +66,17 @@ class Metrics:
         self._requests(route, status).inc()
         self._seconds(route).observe(seconds)
 
-    def predicted(self, prediction: Prediction) -> None:
+    def predicted(self, reply: Reply) -> None:
         """Count one answered film."""
-        self._answered(prediction.version, prediction.label).inc()
-        if prediction.refer:
-            self._referred(prediction.version).inc()
+        self._answered(reply.version, reply.label).inc()
+        if reply.refer:
+            self._referred(reply.version).inc()
+
+    def took(self, films: int, seconds: Mapping[str, float]) -> None:
+        """Count a batch that a worker answered, and its seconds by stage."""
+        self._films.observe(films)
+        for stage, spent in seconds.items():
+            self._stages(stage).observe(spent)
 
     def told(self, what: str) -> None:
         """Count what the live loop tells, a new champion aside."""
@@ -85,7 +102,12 @@ class _Now(Collector):
         """Read queue, swaps and champion."""
         seated = self._live.seated
         yield GaugeMetricFamily("rounds_queue_depth", "Requests that wait.", value=self._live.depth)
-        yield GaugeMetricFamily("rounds_ready", "1 where a champion is in service.", value=1 if seated else 0)
+        yield GaugeMetricFamily("rounds_ready", "1 where a champion is in service.", value=1 if self._live.ready else 0)
+        yield GaugeMetricFamily("rounds_workers", "Worker processes that answer.", value=self._live.workers)
+        yield CounterMetricFamily("rounds_worker_deaths", "Workers that died.", value=self._live.deaths)
+        yield GaugeMetricFamily(
+            "rounds_capture_backlog_bytes", "Bytes of answers that wait for the stores.", value=self._live.backlog
+        )
         yield CounterMetricFamily("rounds_swaps", "Versions put in service.", value=self._live.swaps)
         champion = InfoMetricFamily("rounds_champion", "The version in service and its bundle.")
         if seated:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
@@ -15,12 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from rounds.core.errors import BadImage, BadRequest, Fault, RoundsError
-from rounds.core.records import Prediction, PredictRequest
+from rounds.core.records import PredictRequest
 from rounds.faces.web.body import FRAMING_BYTES, Part, header, parts
 from rounds.faces.web.serving import Serving, serving_of
 
 QUERY = ("reference", "subject")
 LONGEST = 256
+# Whatever prints on one line: no control characters.
+TEXT = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{LONGEST}}}")
 MULTIPART = b"multipart/form-data"
 RAW = b"application/octet-stream"
 SINGLE = (RAW, b"application/dicom")
@@ -43,31 +44,33 @@ class Predict:
         content_type = _content_type(scope)
         if not content_type.startswith(MULTIPART):
             async with serving.intake.body(scope, receive) as body:
-                answer = (await _one(serving, body, scope, query)).public()
+                text = await _one(serving, body, scope, query)
         else:
             async with serving.intake.body(scope, receive, FRAMING_BYTES) as body:
                 films = await parts(content_type.decode("latin-1"), body, serving.spec.max_queue)
-                answer = await _many(serving, films, scope, query)
-        await send_json(send, answer)
+                text = await _many(serving, films, scope, query)
+        await send_text(send, text)
 
 
-async def _one(serving: Serving, data: bytes, scope: Scope, query: Mapping[str, str]) -> Prediction:
-    subject = serving.live.pseudonym(query.get("subject"))
-    request = PredictRequest(data, scope["request_id"], query.get("reference"), subject)
-    prediction = await serving.live.predict(request)
-    serving.metrics.predicted(prediction)
-    return prediction
+async def _one(serving: Serving, data: bytes, scope: Scope, query: Mapping[str, str], index: int = 0) -> bytes:
+    subject, once = serving.live.pseudonym(query.get("subject")), scope.get("once")
+    name = once.id(index) if once else None
+    if name is not None and (kept := await serving.kept(name)) is not None:
+        return kept
+    reply = await serving.live.answer(PredictRequest(data, scope["request_id"], query.get("reference"), subject, name))
+    serving.metrics.predicted(reply)
+    return reply.text
 
 
-async def _many(serving: Serving, films: Sequence[Part], scope: Scope, query: Mapping[str, str]) -> dict[str, Any]:
-    asked_for = (_one(serving, film.data, scope, query) for film in films)
+async def _many(serving: Serving, films: Sequence[Part], scope: Scope, query: Mapping[str, str]) -> bytes:
+    asked_for = (_one(serving, film.data, scope, query, index) for index, film in enumerate(films))
     done = await asyncio.gather(*asked_for, return_exceptions=True)
     _refuse_failed(films, done)
-    answers = [prediction.public() for prediction in done if isinstance(prediction, Prediction)]
-    return answers[0] if len(answers) == 1 else {"predictions": answers}
+    answers = [text for text in done if isinstance(text, bytes)]
+    return answers[0] if len(answers) == 1 else b'{"predictions":[%b]}' % b",".join(answers)
 
 
-def asked(query_string: bytes) -> Mapping[str, str]:
+def asked(query_string: bytes, names: Sequence[str] = QUERY) -> Mapping[str, str]:
     """The caller's `reference` and `subject`; BadRequest (422) for any other name and for what is empty or too long.
 
     A misspelt reference that was let through would be a label that never finds its film.
@@ -75,10 +78,10 @@ def asked(query_string: bytes) -> Mapping[str, str]:
     if not query_string:
         return {}
     found = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
-    faults = [_unknown(name) for name, _ in found if name not in QUERY]
+    faults = [_unknown(name, names) for name, _ in found if name not in names]
     wanted = f"1 to {LONGEST} printable characters"
     for name, value in found:
-        if name in QUERY and not (0 < len(value) <= LONGEST and value.isprintable()):
+        if name in names and not TEXT.fullmatch(value):
             faults.append(Fault("the value cannot be used", f"query {name}", wanted, f"{len(value)} characters"))
     if len(found) > len(dict(found)):
         faults.append(Fault("a name stands twice", "query", "each name once", ", ".join(name for name, _ in found)))
@@ -87,11 +90,10 @@ def asked(query_string: bytes) -> Mapping[str, str]:
     return dict(found)
 
 
-async def send_json(send: Send, value: Mapping[str, Any], status: int = 200) -> None:
-    """Send a JSON object; numbers unrounded."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+async def send_text(send: Send, body: bytes) -> None:
+    """Send a JSON text."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -115,14 +117,14 @@ def _content_type(scope: Scope) -> bytes:
     raise BadRequest("the content type is not that of an image", [fault], status=415)
 
 
-def _unknown(name: str) -> Fault:
-    near = get_close_matches(name, QUERY, 1)
+def _unknown(name: str, names: Sequence[str]) -> Fault:
+    near = get_close_matches(name, names, 1)
     return Fault(
-        "unknown parameter", "query", " or ".join(QUERY), name[:40], f"did you mean {near[0]}?" if near else ""
+        "unknown parameter", "query", " or ".join(names), name[:40], f"did you mean {near[0]}?" if near else ""
     )
 
 
-def _refuse_failed(films: Sequence[Part], done: Sequence[Prediction | BaseException]) -> None:
+def _refuse_failed(films: Sequence[Part], done: Sequence[bytes | BaseException]) -> None:
     """Raise what went wrong with any film of a request: every fault of every film, each with its place."""
     failed = [(film, error) for film, error in zip(films, done, strict=True) if isinstance(error, BaseException)]
     if not failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,8 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from rounds.core.errors import Fault, OurFault, RoundsError
+from rounds.core.errors import Denied, Fault, GateRefused, LeakFound, OurFault, RoundsError
+from rounds.core.ids import plain
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -18,6 +20,7 @@ RETRY_AFTER_S = 1
 TITLES = {
     "BadImage": "The bytes are not an image that is taken",
     "BadRequest": "The request misses or garbles a part",
+    "Denied": "The key does not allow this",
     "BadLabel": "The labels cannot be attached",
     "UnknownId": "There is nothing of this id",
     "DamagedBundle": "The model's files are damaged",
@@ -26,6 +29,8 @@ TITLES = {
     "StoreAway": "The answer could not be kept",
     "WorldFault": "The server cannot answer now",
     "GateRefused": "The gate refused the candidate",
+    "LeakFound": "The candidate was made from films of the test set",
+    "Refused": "A rule said no",
     "OurFault": "A bug of Rounds",
     "NotFound": "There is nothing at this address",
     "MethodNotAllowed": "This address does not take this method",
@@ -41,11 +46,18 @@ class Problem:
     detail: str
     faults: Sequence[Fault] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    report: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, error: RoundsError) -> Problem:
         """The problem that an error of the house is."""
-        return cls(error.http_status, error.kind, error.message, error.faults)
+        extra, report = {}, None
+        if isinstance(error, Denied):
+            extra = {"WWW-Authenticate": "Bearer"} if error.http_status == 401 else {}
+            extra |= {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after else {}
+        if isinstance(error, GateRefused | LeakFound):
+            report = {key: value for key, value in error.public().items() if key != "error"}
+        return cls(error.http_status, error.kind, error.message, error.faults, extra, report or None)
 
     @classmethod
     def http(cls, error: HTTPException) -> Problem:
@@ -71,6 +83,8 @@ class Problem:
             "faults": [asdict(fault) for fault in self.faults],
             "request_id": request_id,
         }
+        if self.report is not None:
+            value["report"] = plain(self.report)
         return json.dumps(value, ensure_ascii=False).encode()
 
     def headers(self) -> list[tuple[bytes, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -19,10 +20,12 @@ from rounds.core.ports import Opener
 from rounds.core.specs import MonitorSpec, ServeSpec
 from rounds.faces.web.app import create_app
 from rounds.faces.web.listening import BACKLOG, listen
+from rounds.faces.web.protocol import Limits, protocol
 from rounds.faces.web.serving import Observe
 from rounds.loop.live import Live
 
 GRACE_S = 5
+FILES, OWN_FILES = 8192, 256
 
 
 def run(
@@ -42,12 +45,13 @@ def run(
     with sock or listen(serve.host, serve.port) as listening:
         _log_as_json()
         app = create_app(open_ports, serve, monitor, observe)
-        server = _Server(_config(app))
+        limits = Limits(_connections())
+        server = _Server(_config(app, limits))
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(_serve(app, server, listening))
+            runner.run(_serve(app, server, listening, limits))
 
 
-async def _serve(app: FastAPI, server: uvicorn.Server, sock: socket.socket) -> None:
+async def _serve(app: FastAPI, server: uvicorn.Server, sock: socket.socket, limits: Limits) -> None:
     host, port = sock.getsockname()[:2]
     url = f"http://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"http://{host}:{port}"
     async with app.router.lifespan_context(app):
@@ -55,16 +59,17 @@ async def _serve(app: FastAPI, server: uvicorn.Server, sock: socket.socket) -> N
         gc.collect()
         gc.freeze()
         gc.enable()
-        announcing = asyncio.create_task(_announce(app.state.serving.live, url))
+        beside = [asyncio.create_task(_announce(app.state.serving.live, url)), asyncio.create_task(limits.watch())]
         await server.serve(sockets=[sock])
-        announcing.cancel()
+        for task in beside:
+            task.cancel()
 
 
 async def _announce(live: Live, url: str) -> None:
     """Say once that films are answered; before that, if so, why not yet."""
-    if live.seated is None:
+    if not live.ready:
         _say(f"listening on {url}, not ready: {live.vacancy()}")
-    while live.seated is None:
+    while not live.ready:
         await asyncio.sleep(0.05)
     _say(f"ready on {url}")
 
@@ -74,11 +79,20 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def _connections() -> int:
+    """How many may be open: what the system allows, less what the server itself needs."""
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(most, FILES) if most != resource.RLIM_INFINITY else FILES
+    if least < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return max(16, max(least, wanted) - OWN_FILES)
+
+
+def _config(app: FastAPI, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=protocol(lambda: getattr(app.state, "serving", None), limits),
         ws="none",
         # The lifespan is ours to run: uvicorn would bury an error of ours in a traceback of its own.
         lifespan="off",

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
 
+from rounds.core.errors import UnknownId, WorldFault
 from rounds.core.ports import Ports
+from rounds.core.records import Captured, Prediction
 from rounds.core.specs import ServeSpec
 from rounds.faces.web.body import Intake
+from rounds.faces.web.guard import Guard
 from rounds.faces.web.metrics import Metrics
 from rounds.loop.live import Live
+from rounds.loop.recalling import Memory
 
 Observe = Callable[[Ports], dict[str, Any]]
+DRAWN_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,28 @@ class Serving:
     metrics: Metrics
     intake: Intake
     observe: Observe
+    guard: Guard
+    memory: Memory
+    drawing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DRAWN_AT_ONCE))
+
+    def settled(self, prediction: str) -> Captured:
+        """What was kept of an answer, also of one given a moment ago; UnknownId, WorldFault."""
+        try:
+            return self.memory.row(prediction)
+        except UnknownId:
+            self.live.settle()
+            return self.memory.row(prediction)
+
+    async def kept(self, prediction: str) -> bytes | None:
+        """The text of an answer that was given before under this id; None where there is none, or the store is away."""
+        try:
+            found = await asyncio.to_thread(self._recalled, prediction)
+        except (UnknownId, WorldFault):
+            return None
+        return json.dumps(found.public(), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+    def _recalled(self, prediction: str) -> Prediction:
+        return self.memory.prediction(self.memory.row(prediction))
 
 
 def serving_of(app: FastAPI) -> Serving:

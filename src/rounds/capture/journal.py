@@ -1,0 +1,251 @@
+"""What was answered, on this machine's disk before the answer leaves; from there it goes to the stores, whole and in
+order, whenever they can be reached."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from rounds.core.errors import Fault, NotWritable, StoreAway
+from rounds.core.ports import Blobs, Captures
+from rounds.core.records import Captured
+
+SUFFIX, DONE = ".journal", ".done"
+ROTATE_BYTES = 16 * 1024 * 1024
+# Rows of one transaction: a batch each would cost a commit each.
+TOGETHER = 512
+_HEAD = struct.Struct("<III")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Films answered together by one version: per film [id, class index, ms, reference, subject, audited, image bytes];
+    `probabilities` float64 (n, k), `logits` float32 (n, k), `scores` float32 (n, s)."""
+
+    version: str
+    bundle: str
+    classes: Sequence[str]
+    films: Sequence[Sequence[Any]]
+    probabilities: npt.NDArray[np.float64]
+    logits: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+
+
+class Journal:
+    """A file of this process's own below `folder`, appended to; the kernel's lock on it tells that the writer lives.
+
+    A batch is one write: after `kill -9` it is whole or, by its checksum, absent. `most_bytes` bounds what may wait in
+    the folder in all.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int, *, durable: bool = False) -> None:
+        self._folder, self._most, self._durable = folder, most_bytes, durable
+        self._file: int | None = None
+        self._size = 0
+
+    def append(self, batch: Batch, images: Sequence[bytes], at: datetime) -> None:
+        """Keep a batch, with the images in the order of its films.
+
+        Raises StoreAway where it cannot be kept whole; nothing of it is, then.
+        """
+        head = {
+            "at": (at - _EPOCH) // timedelta(microseconds=1),
+            "version": batch.version,
+            "bundle": batch.bundle,
+            "classes": batch.classes,
+            "shape": [batch.logits.shape[1], batch.scores.shape[1]],
+            "films": [[*film, len(image)] for film, image in zip(batch.films, images, strict=True)],
+        }
+        said = orjson.dumps(head)
+        numbers = (batch.probabilities.tobytes(), batch.logits.tobytes(), batch.scores.tobytes())
+        body = b"".join((said, *numbers, *images))
+        record = _HEAD.pack(len(body), zlib.crc32(body), len(said)) + body
+        try:
+            self._write(record)
+        except OSError as error:
+            what = Fault(
+                "the answers cannot be written down", str(self._folder), got=error.strerror or str(error), next="free some space"
+            )
+            raise StoreAway("the answer could not be kept, so it is not given", [what]) from error
+
+    def close(self) -> None:
+        """Give the file up: whoever drains may now remove it."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, record: bytes) -> None:
+        if self._file is None or self._size > ROTATE_BYTES:
+            self._open()
+        assert self._file is not None
+        done = 0
+        try:
+            while done < len(record):
+                done += os.write(self._file, record[done:] if done else record)
+            if self._durable:
+                os.fdatasync(self._file)
+        except OSError:
+            # Half a batch would hide all that follow it.
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += done
+
+    def _open(self) -> None:
+        self.close()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if (waiting := backlog(self._folder)) > self._most:
+            raise OSError(0, f"{waiting:,} bytes wait for a store that is away, {self._most:,} may")
+        part = self._folder / f"{datetime.now(UTC):%Y%m%d%H%M%S%f}-{secrets.token_hex(4)}.new"
+        self._file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        # Seen only once it is locked: whoever drains removes what nobody holds.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        part.rename(part.with_suffix(SUFFIX))
+        self._size = 0
+
+
+def backlog(folder: Path) -> int:
+    """Bytes that wait for the stores."""
+    try:
+        return sum(max(0, _size(path) - _done(path)) for path in folder.glob(f"*{SUFFIX}"))
+    except OSError:
+        return 0
+
+
+def drain(folder: Path, blobs: Blobs, captures: Captures) -> int:
+    """Hand everything that was acknowledged before this call to the stores; how many films.
+
+    One process drains at a time, the others wait for it. What was handed over before a crash and not noted is handed
+    over again, which changes nothing: rows and images are kept once. Raises WorldFault where a store is away; all that
+    was not handed over stays.
+    """
+    if not any(folder.glob(f"*{SUFFIX}")):
+        return 0
+    with alone(folder):
+        return sum(_drain(path, blobs, captures) for path in sorted(folder.glob(f"*{SUFFIX}")))
+
+
+def _drain(path: Path, blobs: Blobs, captures: Captures) -> int:
+    # Asked before reading: what a writer that still lives adds meanwhile is the next call's.
+    abandoned = _abandoned(path)
+    films, seen, rows = 0, _done(path), list[Captured]()
+    with path.open("rb") as file:
+        for end, found, images in _records(file.fileno(), seen):
+            for row, image in zip(found, images, strict=True):
+                rows.append(Captured(image=blobs.put(image), size=len(image), **row))
+            if len(rows) >= TOGETHER:
+                films += _hand_over(path, end, rows, captures)
+                rows = []
+            seen = end
+    if rows:
+        films += _hand_over(path, seen, rows, captures)
+    if abandoned:
+        # What follows the last whole batch was never acknowledged.
+        path.unlink()
+        path.with_suffix(DONE).unlink(missing_ok=True)
+    return films
+
+
+def _hand_over(path: Path, end: int, rows: list[Captured], captures: Captures) -> int:
+    captures.record(rows)
+    part = path.with_suffix(".part")
+    try:
+        part.write_text(str(end))
+        part.replace(path.with_suffix(DONE))
+    except OSError as error:
+        fault = Fault("cannot be written", str(path.parent), got=error.strerror or str(error), next="free some space")
+        raise NotWritable("the journal's place cannot be noted", [fault]) from error
+    return len(rows)
+
+
+def _records(file: int, at: int) -> Iterator[tuple[int, list[dict[str, Any]], list[bytes]]]:
+    """End, rows and images of each whole batch from there on."""
+    while len(head := os.pread(file, _HEAD.size, at)) == _HEAD.size:
+        length, checksum, said = _HEAD.unpack(head)
+        body = os.pread(file, length, at + _HEAD.size)
+        if len(body) < length or zlib.crc32(body) != checksum:
+            return
+        at += _HEAD.size + length
+        yield (at, *_batch(body, said))
+
+
+def _batch(body: bytes, said: int) -> tuple[list[dict[str, Any]], list[bytes]]:
+    head = orjson.loads(body[:said])
+    films, (k, s) = head["films"], head["shape"]
+    n, place = len(films), said
+    tables = []
+    for kind, columns in ((np.float64, k), (np.float32, k), (np.float32, s)):
+        table = np.frombuffer(body, kind, n * columns, place).reshape(n, columns)
+        tables.append(table.tolist())
+        place += table.nbytes
+    at = _EPOCH + timedelta(microseconds=head["at"])
+    rows, images = [], []
+    for i, (prediction, label, ms, reference, subject, audited, size) in enumerate(films):
+        images.append(body[place : place + size])
+        place += size
+        rows.append(
+            {
+                "prediction": prediction,
+                "at": at,
+                "bundle": head["bundle"],
+                "version": head["version"],
+                "label": head["classes"][label],
+                "probabilities": tuple(tables[0][i]),
+                "logits": tuple(tables[1][i]),
+                "scores": tuple(tables[2][i]),
+                "audited": bool(audited),
+                "ms": ms,
+                "reference": reference,
+                "subject": subject,
+            }
+        )
+    return rows, images
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Held by the kernel, and let go however the holder dies."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _abandoned(path: Path) -> bool:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _done(path: Path) -> int:
+    try:
+        return int(path.with_suffix(DONE).read_text() or 0)
+    except FileNotFoundError:
+        return 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

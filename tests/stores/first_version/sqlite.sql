@@ -1,0 +1,36 @@
+BEGIN TRANSACTION;
+CREATE TABLE captures (seq INTEGER PRIMARY KEY, prediction TEXT NOT NULL UNIQUE, at BIGINT NOT NULL, bundle TEXT NOT NULL,
+    version TEXT NOT NULL, image TEXT NOT NULL, label TEXT NOT NULL, probabilities BLOB NOT NULL,
+    logits BLOB NOT NULL, scores BLOB NOT NULL, audited INTEGER NOT NULL, ms REAL NOT NULL,
+    reference TEXT, subject TEXT);
+INSERT INTO "captures" VALUES(1,'p_one',1772600767890123,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','v1','one0000000000000000000000000000000000000000000000000000000000000','normal',X'000000000000D03F000000000000E83F',X'555555555555D53F00000000000000C0',X'9A9999999999B93F9C7500883CE4377E',1,1.25,'R1','s1');
+INSERT INTO "captures" VALUES(2,'p_two',1772600767890123,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','v1','two0000000000000000000000000000000000000000000000000000000000000','normal',X'000000000000D03F000000000000E83F',X'555555555555D53F00000000000000C0',X'9A9999999999B93F9C7500883CE4377E',0,1.25,'R1',NULL);
+INSERT INTO "captures" VALUES(3,'p_three',1772600767890123,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','v1','three00000000000000000000000000000000000000000000000000000000000','normal',X'000000000000D03F000000000000E83F',X'555555555555D53F00000000000000C0',X'9A9999999999B93F9C7500883CE4377E',0,1.25,'R1','s2');
+CREATE TABLE costs (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, subject TEXT NOT NULL, at BIGINT NOT NULL,
+    seconds REAL NOT NULL, cpu_seconds REAL NOT NULL, bytes BIGINT NOT NULL);
+INSERT INTO "costs" VALUES(1,'train','d1',1772600767890123,1.5,2.25,7);
+CREATE TABLE events (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at TEXT NOT NULL, kind TEXT NOT NULL, who TEXT NOT NULL,
+    why TEXT NOT NULL, evidence TEXT NOT NULL, prev TEXT NOT NULL, hash TEXT NOT NULL);
+INSERT INTO "events" VALUES(1,'e_1a1fec624c6fe32326a5d','2026-03-04T05:06:07.890123Z','registered','test','the first version','{"i":0,"text":"Röntgen"}','0000000000000000000000000000000000000000000000000000000000000000','e6f56c67751f9800be910904b91fefcbae648e7f2e7b74fd4c8b89d7fd30bd1f');
+INSERT INTO "events" VALUES(2,'e_1a1fec624c7118957f569','2026-03-04T05:06:07.890123Z','promoted','test','the first version','{"i":1,"text":"Röntgen"}','e6f56c67751f9800be910904b91fefcbae648e7f2e7b74fd4c8b89d7fd30bd1f','54d73d5cdad02109b5f8ac63989f5cdeee33f970ff9947c82e898a0787461274');
+INSERT INTO "events" VALUES(3,'e_1a1fec624c7dc7f4e3844','2026-03-04T05:06:07.890123Z','alarm','test','the first version','{"i":2,"text":"Röntgen"}','54d73d5cdad02109b5f8ac63989f5cdeee33f970ff9947c82e898a0787461274','4ab48410c4032d7fb64abdf4e03a1cf90cc8f92e6048e15b7a7793790d8496ea');
+CREATE TABLE heads (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
+INSERT INTO "heads" VALUES('events',0);
+INSERT INTO "heads" VALUES('captures',3);
+CREATE TABLE labels (prediction TEXT PRIMARY KEY, label TEXT NOT NULL, reference TEXT,
+    given_by TEXT NOT NULL, at BIGINT);
+INSERT INTO "labels" VALUES('p_one','normal',NULL,'reader',1772600767890123);
+CREATE TABLE migrations (name TEXT PRIMARY KEY, at TEXT NOT NULL);
+INSERT INTO "migrations" VALUES('m001_initial','2026-11-21T15:42:40.835291Z');
+CREATE TABLE snapshots (key TEXT PRIMARY KEY, number BIGINT NOT NULL, data BLOB NOT NULL);
+INSERT INTO "snapshots" VALUES('watch',1,X'007374617465');
+CREATE INDEX events_by_kind ON events (kind, seq);
+CREATE INDEX captures_by_bundle ON captures (bundle, seq);
+CREATE INDEX captures_by_reference ON captures (reference) WHERE reference IS NOT NULL;
+CREATE INDEX captures_by_subject ON captures (subject) WHERE subject IS NOT NULL;
+CREATE TRIGGER events_never_change BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
+CREATE TRIGGER events_never_go BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
+CREATE TRIGGER events_never_replace BEFORE INSERT ON events WHEN EXISTS (SELECT 1 FROM events WHERE seq = NEW.seq OR id = NEW.id) BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('costs',1);
+COMMIT;
