@@ -93,7 +93,16 @@ def found_base(tool: str, environment: dict[str, str]) -> str:
 
 def build(tool: str, name: str, base: str, environment: dict[str, str]) -> float:
     """Build one image; its size in MB (10^6 bytes), unpacked."""
-    command = [tool, "build", "-f", f"deploy/docker/{name}.Dockerfile", "-t", image(name), "--build-arg", f"BASE={base}"]
+    command = [
+        tool,
+        "build",
+        "-f",
+        f"deploy/docker/{name}.Dockerfile",
+        "-t",
+        image(name),
+        "--build-arg",
+        f"BASE={base}",
+    ]
     if tool != "docker":  # OCI's own format knows no health check
         command += ["--format", "docker", "--layers", *(["--pull-never"] if base.startswith("localhost/") else [])]
     if certificate := environment.get("PIP_CERT"):
@@ -129,4 +138,7 @@ def text(command: list[str], environment: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error.cmd[0]} failed with {error.returncode}: see above")

@@ -80,7 +80,9 @@ def main(site: Path) -> None:
     for path in site.glob(f"{OPENCV}/lib*"):
         if path.name.startswith(tuple(f"lib{name}-" for name in IDLE)):
             version = re.search(rb"\0(LIB(?:AV|SW)[A-Z]+_\d+)\0", path.read_bytes())
-            path.write_bytes(empty_library(sorted(wanted & symbols_of(path, defined=True)), version[1] if version else b""))
+            path.write_bytes(
+                empty_library(sorted(wanted & symbols_of(path, defined=True)), version[1] if version else b"")
+            )
         elif path.name.startswith(tuple(f"lib{name}-" for name in THEN_ORPHANS)):
             path.unlink()
     for path in site.rglob("*.so*"):

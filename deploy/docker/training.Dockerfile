@@ -5,7 +5,7 @@ ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS build
 ARG TORCH="--torch-backend=cpu"
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
 WORKDIR /build
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 # CUDA's packages come with the torch build that is asked for, or not at all: the lock names them for whoever takes the index's own
@@ -19,8 +19,7 @@ RUN --mount=type=secret,id=certificate \
 COPY src src
 RUN --mount=type=secret,id=certificate \
     if [ -s /run/secrets/certificate ]; then export SSL_CERT_FILE=/run/secrets/certificate; fi; \
-    /build/tools/bin/uv pip install --quiet --python /opt/rounds/bin/python --no-deps -b requirements.lock . \
-    && /opt/rounds/bin/python -m compileall -q /opt/rounds/lib/python3.*/site-packages/rounds
+    /build/tools/bin/uv pip install --quiet --python /opt/rounds/bin/python --no-deps -b requirements.lock .
 COPY deploy/docker/start.py /opt/rounds/start.py
 
 FROM ${BASE}

@@ -242,8 +242,10 @@ def test_an_unknown_address_is_404_and_a_wrong_method_405_with_the_right_one(ser
 def test_labels_that_are_not_a_json_list_are_refused_whole_with_the_reason(served: Served) -> None:
     broken = httpx.post(f"{served.url}/v1/labels", content=b"[{")
     assert (broken.status_code, fault(broken)["what"]) == (400, "the body is not JSON")
-    single = httpx.post(f"{served.url}/v1/labels", json={"prediction": "p_1", "label": "normal"})
-    assert (single.status_code, fault(single)["got"]) == (422, "an object")
+    text = httpx.post(f"{served.url}/v1/labels", json="normal")
+    assert (text.status_code, fault(text)["got"]) == (422, "text")
+    deep = httpx.post(f"{served.url}/v1/labels", content=b"[" * 100_000)
+    assert (deep.status_code, fault(deep)["what"]) == (400, "the body is not JSON")
 
 
 def test_the_server_answers_as_before_after_all_of_this(served: Served) -> None:

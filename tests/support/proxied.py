@@ -71,7 +71,9 @@ def nginx(at: Path, *upstreams: int) -> Iterator[Proxy]:
     tried = subprocess.run([*command, "-t"], capture_output=True, text=True)
     assert tried.returncode == 0, tried.stderr
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    proxy = Proxy(f"https://127.0.0.1:{secure}", f"http://127.0.0.1:{plain}", at / "fullchain.pem", process, at / "rounds.log")
+    proxy = Proxy(
+        f"https://127.0.0.1:{secure}", f"http://127.0.0.1:{plain}", at / "fullchain.pem", process, at / "rounds.log"
+    )
     try:
         _await(proxy)
         yield proxy

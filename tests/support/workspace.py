@@ -36,7 +36,12 @@ def promote(home: Path, *, spoil: Callable[[Bundle], None] = lambda _bundle: Non
 def promote_bundle(home: Path, bundle: Bundle) -> str:
     """Put a bundle in service with a gate record that let it pass; its version."""
     with opened(home) as ports:
-        facts = {"bundle": bundle.digest, "path": str(bundle.path), "run": bundle.parents.run, "parent": None}
+        facts = {
+            "bundle": bundle.digest,
+            "path": str(_below(home, bundle.path)),
+            "run": bundle.parents.run,
+            "parent": None,
+        }
         ports.events.append("imported", who="test", why="a test", evidence=facts | {"data": bundle.parents.data})
         version = versions.register(ports.events, bundle, why="a test", who="test")
         champion = Catalogue.of(ports.events.read()).champion
@@ -50,3 +55,8 @@ def promote_bundle(home: Path, bundle: Bundle) -> str:
 def films_as_png(n: int, *, size: int = 28) -> list[bytes]:
     """The first n of one fixed series of films, as PNG bytes."""
     return [encode_png(film) for film in tiny_films(n, size=size, seed=7)]
+
+
+def _below(home: Path, path: Path) -> Path:
+    """The path as the log names it: a workspace may be mounted elsewhere."""
+    return path.relative_to(home) if path.is_relative_to(home) else path

@@ -8,9 +8,9 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import orjson
 
 from rounds.core.errors import Fault, NotWritable, StoreAway
 from rounds.core.ports import Blobs, Captures
-from rounds.core.records import Captured
+from rounds.core.records import Captured, Shadowed
 
 SUFFIX, DONE = ".journal", ".done"
 ROTATE_BYTES = 16 * 1024 * 1024
@@ -42,6 +42,19 @@ class Batch:
     films: Sequence[Sequence[Any]]
     probabilities: npt.NDArray[np.float64]
     logits: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looked:
+    """What a version that looks on would have said: per film [id, class index, ms]; `probabilities` float64 (n, k),
+    `scores` float32 (n, s)."""
+
+    version: str
+    bundle: str
+    classes: Sequence[str]
+    films: Sequence[Sequence[Any]]
+    probabilities: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float32]
 
 
@@ -70,15 +83,31 @@ class Journal:
             "shape": [batch.logits.shape[1], batch.scores.shape[1]],
             "films": [[*film, len(image)] for film, image in zip(batch.films, images, strict=True)],
         }
+        self._keep(head, (batch.probabilities.tobytes(), batch.logits.tobytes(), batch.scores.tobytes(), *images))
+
+    def append_shadows(self, looked: Looked) -> None:
+        """Keep what a version that looks on would have said of films that were answered. Raises as `append`."""
+        head = {
+            "version": looked.version,
+            "bundle": looked.bundle,
+            "classes": looked.classes,
+            "shape": [looked.probabilities.shape[1], looked.scores.shape[1]],
+            "shadows": looked.films,
+        }
+        self._keep(head, (looked.probabilities.tobytes(), looked.scores.tobytes()))
+
+    def _keep(self, head: Mapping[str, Any], parts: Sequence[bytes]) -> None:
         said = orjson.dumps(head)
-        numbers = (batch.probabilities.tobytes(), batch.logits.tobytes(), batch.scores.tobytes())
-        body = b"".join((said, *numbers, *images))
+        body = b"".join((said, *parts))
         record = _HEAD.pack(len(body), zlib.crc32(body), len(said)) + body
         try:
             self._write(record)
         except OSError as error:
             what = Fault(
-                "the answers cannot be written down", str(self._folder), got=error.strerror or str(error), next="free some space"
+                "the answers cannot be written down",
+                str(self._folder),
+                got=error.strerror or str(error),
+                next="free some space",
             )
             raise StoreAway("the answer could not be kept, so it is not given", [what]) from error
 
@@ -141,17 +170,16 @@ def drain(folder: Path, blobs: Blobs, captures: Captures) -> int:
 def _drain(path: Path, blobs: Blobs, captures: Captures) -> int:
     # Asked before reading: what a writer that still lives adds meanwhile is the next call's.
     abandoned = _abandoned(path)
-    films, seen, rows = 0, _done(path), list[Captured]()
+    films, held, rows = 0, list[_Record](), 0
     with path.open("rb") as file:
-        for end, found, images in _records(file.fileno(), seen):
-            for row, image in zip(found, images, strict=True):
-                rows.append(Captured(image=blobs.put(image), size=len(image), **row))
-            if len(rows) >= TOGETHER:
-                films += _hand_over(path, end, rows, captures)
-                rows = []
-            seen = end
-    if rows:
-        films += _hand_over(path, seen, rows, captures)
+        for record in _records(file.fileno(), _done(path)):
+            held.append(record)
+            rows += len(record.rows)
+            if rows >= TOGETHER:
+                films += _hand_over(path, held, blobs, captures)
+                held, rows = [], 0
+    if held:
+        films += _hand_over(path, held, blobs, captures)
     if abandoned:
         # What follows the last whole batch was never acknowledged.
         path.unlink()
@@ -159,11 +187,21 @@ def _drain(path: Path, blobs: Blobs, captures: Captures) -> int:
     return films
 
 
-def _hand_over(path: Path, end: int, rows: list[Captured], captures: Captures) -> int:
-    captures.record(rows)
+def _hand_over(path: Path, records: Sequence[_Record], blobs: Blobs, captures: Captures) -> int:
+    """Images first, then rows in one transaction, then what others would have said of them; then note how far."""
+    digests = iter(blobs.put_many([image for record in records for image in record.images]))
+    rows = [
+        Captured(image=next(digests), size=len(image), **row)
+        for record in records
+        for row, image in zip(record.rows, record.images, strict=True)
+    ]
+    if rows:
+        captures.record(rows)
+    if shadows := [shadow for record in records for shadow in record.shadows]:
+        captures.record_shadows(shadows)
     part = path.with_suffix(".part")
     try:
-        part.write_text(str(end))
+        part.write_text(str(records[-1].end))
         part.replace(path.with_suffix(DONE))
     except OSError as error:
         fault = Fault("cannot be written", str(path.parent), got=error.strerror or str(error), next="free some space")
@@ -171,48 +209,73 @@ def _hand_over(path: Path, end: int, rows: list[Captured], captures: Captures) -
     return len(rows)
 
 
-def _records(file: int, at: int) -> Iterator[tuple[int, list[dict[str, Any]], list[bytes]]]:
-    """End, rows and images of each whole batch from there on."""
+@dataclass(slots=True, eq=False)
+class _Record:
+    """One record of a journal: where it ends, and what it holds."""
+
+    end: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
+    shadows: list[Shadowed] = field(default_factory=list)
+
+
+def _records(file: int, at: int) -> Iterator[_Record]:
+    """Each whole record from there on."""
     while len(head := os.pread(file, _HEAD.size, at)) == _HEAD.size:
         length, checksum, said = _HEAD.unpack(head)
         body = os.pread(file, length, at + _HEAD.size)
         if len(body) < length or zlib.crc32(body) != checksum:
             return
         at += _HEAD.size + length
-        yield (at, *_batch(body, said))
+        told = orjson.loads(body[:said])
+        yield _looked(at, told, body, said) if "shadows" in told else _answered(at, told, body, said)
 
 
-def _batch(body: bytes, said: int) -> tuple[list[dict[str, Any]], list[bytes]]:
-    head = orjson.loads(body[:said])
-    films, (k, s) = head["films"], head["shape"]
-    n, place = len(films), said
-    tables = []
-    for kind, columns in ((np.float64, k), (np.float32, k), (np.float32, s)):
-        table = np.frombuffer(body, kind, n * columns, place).reshape(n, columns)
-        tables.append(table.tolist())
-        place += table.nbytes
+def _answered(end: int, head: Mapping[str, Any], body: bytes, place: int) -> _Record:
+    record, films, (k, s) = _Record(end), head["films"], head["shape"]
+    kinds = ((np.float64, k), (np.float32, k), (np.float32, s))
+    (probabilities, logits, scores), place = _tables(body, place, len(films), kinds)
     at = _EPOCH + timedelta(microseconds=head["at"])
-    rows, images = [], []
     for i, (prediction, label, ms, reference, subject, audited, size) in enumerate(films):
-        images.append(body[place : place + size])
+        record.images.append(body[place : place + size])
         place += size
-        rows.append(
+        record.rows.append(
             {
                 "prediction": prediction,
                 "at": at,
                 "bundle": head["bundle"],
                 "version": head["version"],
                 "label": head["classes"][label],
-                "probabilities": tuple(tables[0][i]),
-                "logits": tuple(tables[1][i]),
-                "scores": tuple(tables[2][i]),
+                "probabilities": tuple(probabilities[i]),
+                "logits": tuple(logits[i]),
+                "scores": tuple(scores[i]),
                 "audited": bool(audited),
                 "ms": ms,
                 "reference": reference,
                 "subject": subject,
             }
         )
-    return rows, images
+    return record
+
+
+def _looked(end: int, head: Mapping[str, Any], body: bytes, place: int) -> _Record:
+    films, (k, s), classes = head["shadows"], head["shape"], head["classes"]
+    (probabilities, scores), _ = _tables(body, place, len(films), ((np.float64, k), (np.float32, s)))
+    shadows = [
+        Shadowed(name, head["version"], head["bundle"], classes[label], tuple(probabilities[i]), tuple(scores[i]), ms)
+        for i, (name, label, ms) in enumerate(films)
+    ]
+    return _Record(end, shadows=shadows)
+
+
+def _tables(body: bytes, place: int, n: int, kinds: Sequence[tuple[type, int]]) -> tuple[list[list[list[float]]], int]:
+    """The numbers of n films that begin there, one table a kind, and where they end."""
+    tables = list[list[list[float]]]()
+    for kind, columns in kinds:
+        table: npt.NDArray[Any] = np.frombuffer(body, kind, n * columns, place).reshape(n, columns)
+        tables.append(table.tolist())
+        place += table.nbytes
+    return tables, place
 
 
 @contextmanager

@@ -49,12 +49,11 @@ def retain(ports: Ports, spec: CaptureSpec, *, journal: Path, who: str) -> Dropp
     images, size = 0, 0
     found = due.among(_sized(ports))
     while chunk := list(islice(found, TOGETHER)):
-        with _still(journal):
+        with still(journal):
             # one that was asked for again while we looked is young again
             again = {row.image for row in ports.captures.since(last, limit=10_000_000)}
             going = [(image, n) for image, n in chunk if image not in again]
-            for image, _ in going:
-                ports.blobs.delete(image)
+            ports.blobs.delete_many([image for image, _ in going])
             # after the images: what a kill leaves between the two is found and marked by the next run
             ports.captures.drop_images([image for image, _ in going])
         images, size = images + len(going), size + sum(n for _, n in going)
@@ -105,6 +104,7 @@ def _weigh(ports: Ports) -> tuple[int, int]:
 
 
 @contextmanager
-def _still(journal: Path) -> Iterator[None]:
+def still(journal: Path) -> Iterator[None]:
+    """While the block runs, no answer is handed from the journal to the stores."""
     with alone(journal) if journal.is_dir() else nullcontext():
         yield

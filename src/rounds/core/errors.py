@@ -7,7 +7,6 @@ RoundsError                 any failure that Rounds explains; a face turns it in
 │   ├── BadOverride         an unknown option or a value of the wrong kind
 │   ├── BadLabel            labels that contradict, point nowhere or name no class
 │   ├── BadRequest          a request that misses or garbles a part      (HTTP 400, 413, 415 or 422)
-│   ├── Denied              a key that is missing, unknown, over, too weak or too busy (HTTP 401, 403 or 429)
 │   └── UnknownId           no such run, bundle, data set, version or prediction   (HTTP 404)
 ├── WorldFault              exit 3: disk, port, network, database, a damaged file
 │   ├── DamagedBundle       a bundle whose bytes are not what its digest says
@@ -101,18 +100,6 @@ class BadLabel(CallerFault):
 
 class BadRequest(CallerFault):
     """A request that misses or garbles a part."""
-
-
-class Denied(CallerFault):
-    """A key that is missing, unknown, over, too weak or too busy; after `retry_after` seconds it may be tried again."""
-
-    status = 401
-
-    def __init__(
-        self, message: str, faults: Sequence[Fault] = (), *, status: int | None = None, retry_after: float = 0.0
-    ) -> None:
-        super().__init__(message, faults, status=status)
-        self.retry_after = retry_after
 
 
 class UnknownId(CallerFault):

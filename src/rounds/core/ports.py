@@ -21,6 +21,9 @@ class Blobs(Protocol):
     def put(self, data: bytes) -> str:
         """Keep the bytes once; return their digest. WorldFault where they cannot be kept whole."""
 
+    def put_many(self, datas: Sequence[bytes]) -> Sequence[str]:
+        """The same for many, which may then lie together; their digests, in order."""
+
     def get(self, digest: str) -> bytes:
         """The bytes; UnknownId where absent, DamagedData where they no longer match."""
 
@@ -31,6 +34,9 @@ class Blobs(Protocol):
 
     def delete(self, digest: str) -> bool:
         """Forget the bytes; False where they were not there."""
+
+    def delete_many(self, digests: Sequence[str]) -> int:
+        """The same for many; how many were there."""
 
     def __iter__(self) -> Iterator[str]: ...
 

@@ -26,10 +26,10 @@ import numpy.typing as npt
 import orjson
 
 from rounds.capture.capture import audited
-from rounds.capture.journal import Batch, Journal
+from rounds.capture.journal import Batch, Journal, Looked
 from rounds.core.errors import OurFault, RoundsError
 from rounds.core.ids import new_id, restore
-from rounds.core.specs import ServeSpec
+from rounds.core.specs import ImagingSpec, ServeSpec
 from rounds.imaging.dicom import is_dicom
 from rounds.imaging.fit import to_pixels, without_names
 from rounds.serve.swap import Seated, Seats
@@ -52,14 +52,25 @@ class Setup:
 @dataclass(slots=True, eq=False)
 class Film:
     """One film of a batch: its bytes, when its request began (perf_counter, seconds), its id if it has one already, the
-    caller's reference, the subject's pseudonym, and the version that answers."""
+    caller's reference, the subject's pseudonym, and its arm: which version answers, and which one looks on, if any."""
 
     data: bytes
     began: float
     id: str | None
     reference: str | None
     subject: str | None
+    arm: tuple[str, str | None]
+
+
+@dataclass(slots=True, eq=False)
+class Beside:
+    """Films that were answered by one version and are yet to be looked at by another."""
+
     version: str
+    imaging: ImagingSpec
+    ids: list[str]
+    pixels: npt.NDArray[np.uint8]
+    images: Sequence[bytes]
 
 
 class Worker:
@@ -111,17 +122,18 @@ class Worker:
 
     def _answer(self, head: Mapping[str, Any], body: memoryview) -> None:
         sizes = [film[0] for film in head["films"]]
-        arms = head["arms"]
+        arms = [(version, beside) for version, beside in head["arms"]]
         films = [
             Film(data, began, name, reference, subject, arms[arm])
             for data, (_, began, name, reference, subject, arm) in zip(cut(body, sizes), head["films"], strict=True)
         ]
         answers: list[tuple[list[Any], bytes]] = [([], b"")] * len(films)
         took = {"decode": 0.0, "network": 0.0, "keep": 0.0}
-        for version in dict.fromkeys(film.version for film in films):
-            mine = [i for i, film in enumerate(films) if film.version == version]
+        self._beside = list[Beside]()
+        for arm in dict.fromkeys(film.arm for film in films):
+            mine = [i for i, film in enumerate(films) if film.arm == arm]
             try:
-                found = self._batch(self.seats[version], [films[i] for i in mine], took)
+                found = self._batch(self.seats[arm[0]], [films[i] for i in mine], took)
             except RoundsError as error:
                 found = [refusal(error)] * len(mine)
             except Exception as error:  # a bug of ours costs this batch, not the worker
@@ -131,6 +143,9 @@ class Worker:
                 answers[i] = answer
         heads = [[*about, len(text)] for about, text in answers]
         self._say({"batch": head["batch"], "films": heads, "took": took}, [text for _, text in answers])
+        # Nobody waits for those who look on.
+        for beside in self._beside:
+            self._look_on(beside)
 
     def _batch(self, seated: Seated, films: Sequence[Film], took: dict[str, float]) -> list[tuple[list[Any], bytes]]:
         began = time.perf_counter()
@@ -163,7 +178,8 @@ class Worker:
         took: dict[str, float],
     ) -> list[tuple[list[Any], bytes]]:
         began = time.perf_counter()
-        answered = seated.answer(np.stack(pixels))
+        stacked = np.stack(pixels)
+        answered = seated.answer(stacked)
         verdicts, classes, now = answered.verdicts, seated.bundle.classes, time.perf_counter()
         took["network"] += now - began
         labels, secret, share = verdicts.label.tolist(), self.setup.secret, self.setup.audit_share
@@ -183,6 +199,9 @@ class Worker:
                 answered.scores,
             )
             self.journal.append(batch, images, datetime.now(UTC))
+            if (beside := films[0].arm[1]) is not None:
+                names = [row[0] for row in rows]
+                self._beside.append(Beside(beside, seated.bundle.imaging, names, stacked, images))
         columns = zip(
             rows,
             verdicts.probabilities.tolist(),
@@ -211,6 +230,26 @@ class Worker:
             answers.append(([200, seated.version, classes[label], refer], orjson.dumps(answer)))
         took["keep"] += time.perf_counter() - now
         return answers
+
+    def _look_on(self, films: Beside) -> None:
+        """Let a version look at films that another has answered, and write down what it would have said."""
+        assert self.journal is not None
+        try:
+            seated = self.seats[films.version]
+            pixels, limits, imaging = films.pixels, self.setup.serve.limits, seated.bundle.imaging
+            if imaging != films.imaging:
+                pixels = np.stack([to_pixels(image, imaging, limits) for image in films.images])
+            began = time.perf_counter()
+            answered = seated.answer(pixels)
+            ms = (time.perf_counter() - began) * 1000 / len(pixels)
+            labels = answered.verdicts.label.tolist()
+            rows = [[name, label, ms] for name, label in zip(films.ids, labels, strict=True)]
+            probabilities, scores = answered.verdicts.probabilities, answered.scores
+            looked = Looked(seated.version, seated.bundle.digest, seated.bundle.classes, rows, probabilities, scores)
+            self.journal.append_shadows(looked)
+        except (RoundsError, KeyError) as error:
+            # What a version says that only looks on may be missing; what was answered stands.
+            sys.stderr.write(f"{films.version} could not look on: {error}\n")
 
 
 def said(error: RoundsError) -> dict[str, Any]:

@@ -12,17 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rounds.capture import journal
 from rounds.capture.capture import Attached, attach, pseudonym
 from rounds.core.errors import Fault, RoundsError, WorldFault
-from rounds.core.ids import new_id, plain
+from rounds.core.ids import hash01, new_id, plain
 from rounds.core.ports import Ports
 from rounds.core.records import Bundle, Finding, Label, ModelVersion, Prediction, PredictRequest
 from rounds.core.specs import MonitorSpec, ServeSpec
-from rounds.registry.catalogue import Catalogue
+from rounds.registry.catalogue import CANARY, Catalogue, Staged
 from rounds.runtime.bundle import read
 from rounds.serve.batcher import Batcher
 from rounds.serve.pool import Ask, Pool, Reply, Version
@@ -30,7 +29,7 @@ from rounds.serve.pool import Ask, Pool, Reply, Version
 Tell = Callable[[str, Mapping[str, Any]], None]
 
 RETRY_S = 2.0
-DRAIN_S = 0.05
+DRAIN_S = 0.25
 JOURNAL = "journal"
 
 
@@ -73,6 +72,8 @@ class Live:
             "journal_bytes": serve.journal_bytes,
         }
         self._current: InService | None = None
+        self._staged: Staged | None = None
+        self._exposed = 0
         self._fault: RoundsError | None = None
         self._read_to = -1
         self._failed_at = 0.0
@@ -180,13 +181,32 @@ class Live:
         """The same, with the answer as the JSON text that leaves the house."""
         if self._current is None or self._batcher is None:
             raise self.vacancy()
-        ask = Ask(request.data, time.perf_counter(), self._version, request.id, request.reference, request.subject)
+        ask = Ask(
+            request.data,
+            time.perf_counter(),
+            self._arm,
+            request.request,
+            request.id,
+            request.reference,
+            request.subject,
+        )
         return self._batcher.submit(ask, len(request.data))
 
-    def _version(self) -> str:
-        """Asked when a batch leaves: the champion then."""
+    def _arm(self, ask: Ask) -> tuple[str, str | None]:
+        """Asked when a film leaves: who answers it, and who looks on.
+
+        The same reference always meets the same version, for as long as one is staged.
+        """
         assert self._current is not None, "a seat once taken is never empty"
-        return self._current.version
+        champion, staged = self._current.version, self._staged
+        if staged is None:
+            return champion, None
+        other = staged.version.version
+        drawn = hash01(self.ports.secret, staged.id, ask.reference or ask.request) < staged.share
+        if drawn and staged.stage == CANARY and self._exposed < staged.cap:
+            self._exposed += 1
+            return other, champion
+        return champion, other
 
     def _told(self, films: int, seconds: Mapping[str, float]) -> None:
         self._answered.set()
@@ -242,7 +262,39 @@ class Live:
             await self._seat_champion(champion, catalogue)
         else:
             self._fault = None
+        if catalogue.staged != self._staged:
+            await self._stage(catalogue)
         self._read_to = head
+
+    async def _stage(self, catalogue: Catalogue) -> None:
+        """Let another version look on, or answer its share, or none; one that cannot be loaded is reported once."""
+        assert self._pool is not None
+        before, staged, self._staged = self._staged, catalogue.staged, None
+        if staged is not None:
+            version = staged.version
+            try:
+                path = self.ports.home / catalogue.bundle(version.bundle).path
+                await self._pool.take(Version(version.version, path, version.bundle))
+                self._exposed = await asyncio.to_thread(self._answered_by, staged)
+                self._staged = staged
+            except RoundsError as error:
+                about = {"version": version.version, "bundle": version.bundle}
+                self._tell("not_seated", {**about, "error": str(error)})
+                await asyncio.to_thread(self._alarm, str(error), about, once=True)
+        if before is not None:
+            self._leave(before.version.version)
+
+    def _answered_by(self, staged: Staged) -> int:
+        """How many films a version has answered since it was staged, as far as the store knows."""
+        rows = self.ports.captures.since(0, limit=max(1, staged.cap), bundle=staged.version.bundle)
+        return sum(row.at >= staged.version.at for row in rows)
+
+    def _leave(self, version: str) -> None:
+        """Forget a version, unless it is in use still."""
+        assert self._pool is not None
+        used = {self._current.version if self._current else "", self._staged.version.version if self._staged else ""}
+        if version not in used:
+            self._pool.leave(version)
 
     async def _seat_champion(self, champion: ModelVersion, catalogue: Catalogue) -> None:
         assert self._pool is not None
@@ -264,7 +316,7 @@ class Live:
         self._current = InService(champion.version, bundle)
         self.swaps += 1
         if before is not None:
-            self._pool.leave(before.version)
+            self._leave(before.version)
         seconds = time.perf_counter() - began
         self._tell("seated", {"version": champion.version, "bundle": bundle.digest, "seconds": seconds})
 

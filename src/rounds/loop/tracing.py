@@ -16,7 +16,16 @@ def models(ports: Ports) -> dict[str, Any]:
     """The champion, and every version with the time it served."""
     catalogue = Catalogue.of(ports.events.read())
     champion = catalogue.champion
-    return {"champion": champion.version if champion else None, "versions": plain(catalogue.intervals())}
+    staged = catalogue.staged
+    beside = (
+        {"version": staged.version.version, "bundle": staged.version.bundle, "stage": staged.stage} if staged else None
+    )
+    shares = {"share": staged.share, "cap": staged.cap, "since": plain(staged.version.at)} if staged else {}
+    return {
+        "champion": champion.version if champion else None,
+        "versions": plain(catalogue.intervals()),
+        "staged": beside and beside | shares,
+    }
 
 
 def history(ports: Ports) -> dict[str, Any]:

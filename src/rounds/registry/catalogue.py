@@ -13,6 +13,7 @@ from rounds.core.ids import pick
 from rounds.core.records import Event, ModelVersion
 
 LATEST, CHAMPION = "latest", "champion"
+SHADOW, CANARY, OFF = "shadow", "canary", "off"
 PACKED = ("packed", "recalibrated", "imported")
 
 
@@ -69,10 +70,22 @@ class Service:
     overruled: str | None = None
 
 
+@dataclass(frozen=True)
+class Staged:
+    """A version beside the champion: as SHADOW it looks on at every film, as CANARY it also answers a `share` of them,
+    `cap` at most; `id` is the event's."""
+
+    id: str
+    version: ModelVersion
+    stage: str
+    share: float
+    cap: int
+
+
 @dataclass
 class Catalogue:
-    """The log, folded. `services` are in order of time; `invalid` are champions' events that no passing gate stands
-    behind."""
+    """The log, folded. `services` are in order of time; `invalid` are events that put a version in service, or let it
+    answer a share, and that no passing gate stands behind."""
 
     datasets: list[DatasetEntry] = field(default_factory=list)
     runs: list[RunEntry] = field(default_factory=list)
@@ -81,6 +94,7 @@ class Catalogue:
     gates: dict[str, GateEntry] = field(default_factory=dict)
     services: list[Service] = field(default_factory=list)
     invalid: list[Event] = field(default_factory=list)
+    staged: Staged | None = None
     _stack: list[ModelVersion] = field(default_factory=list)
 
     @classmethod
@@ -210,6 +224,20 @@ class Catalogue:
             )
         elif event.kind in ("promoted", "rolled_back"):
             self._serve(event)
+        elif event.kind == "staged":
+            self._stage(event)
+
+    def _stage(self, event: Event) -> None:
+        """Put a version beside the champion, or take it away; only what the gate let pass may answer."""
+        evidence = event.evidence
+        gate = self.gates.get(evidence.get("gate") or "")
+        passed = gate is not None and gate.bundle == evidence["bundle"] and (gate.passed or evidence.get("overruled"))
+        if evidence["stage"] == CANARY and not passed:
+            self.invalid.append(event)
+            return
+        version = ModelVersion(evidence["version"], evidence["bundle"], event.at, evidence.get("gate"))
+        there = Staged(event.id, version, evidence["stage"], evidence["share"], evidence["cap"])
+        self.staged = None if evidence["stage"] == OFF else there
 
     def _serve(self, event: Event) -> None:
         """Put a version in service, unless no gate ever let that very bundle pass and no person overruled one."""
@@ -218,6 +246,8 @@ class Catalogue:
         if gate is None or gate.bundle != evidence["bundle"] or not (gate.passed or overruled):
             self.invalid.append(event)
             return
+        # What was staged was measured against the champion before.
+        self.staged = None
         provisional = bool(evidence.get("provisional"))
         version = ModelVersion(evidence["version"], evidence["bundle"], event.at, gate.gate, provisional)
         if self.services and self.services[-1].until is None:

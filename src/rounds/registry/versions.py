@@ -6,7 +6,7 @@ from rounds.core.errors import Fault, GateRefused, Refused
 from rounds.core.ids import plain
 from rounds.core.ports import EventLog
 from rounds.core.records import Bundle, Event, GateReport, ModelVersion
-from rounds.registry.catalogue import Catalogue, passed_once
+from rounds.registry.catalogue import CANARY, Catalogue, passed_once
 
 
 def register(events: EventLog, bundle: Bundle, *, why: str, who: str) -> ModelVersion:
@@ -65,6 +65,37 @@ def promote(
     }
     evidence |= {"gate": gate, "provisional": provisional, "overruled": overruled}
     return events.append("promoted", who=who, why=why, evidence=evidence)
+
+
+def stage(
+    events: EventLog,
+    version: ModelVersion,
+    stage: str,
+    *,
+    why: str,
+    who: str,
+    share: float = 0.0,
+    cap: int = 0,
+    gate: str | None = None,
+    overruled: str | None = None,
+) -> Event:
+    """Put a version beside the champion (SHADOW, CANARY), or take it away (OFF).
+
+    Raises GateRefused where a canary has no passing gate record and nobody overruled one, Refused where there is no
+    champion beside which it could stand, or it is the champion.
+    """
+    catalogue = Catalogue.of(events.read())
+    if catalogue.champion is None or catalogue.champion.bundle == version.bundle:
+        got = "no champion" if catalogue.champion is None else "the champion itself"
+        fault = Fault("nothing to stand beside", version.version, "another champion", got, "see rounds models")
+        raise Refused(f"{version.version} cannot be put beside the champion", [fault])
+    record = catalogue.gates.get(gate or "")
+    if stage == CANARY and (record is None or record.bundle != version.bundle or not (record.passed or overruled)):
+        fault = Fault("no gate stands behind this", version.version, "a passing gate record", "none", "ask the gate")
+        raise GateRefused(f"{version.version} may not answer", [fault])
+    evidence = {"version": version.version, "bundle": version.bundle, "stage": stage, "share": share, "cap": cap}
+    evidence |= {"gate": gate, "overruled": overruled, "against": catalogue.champion.version}
+    return events.append("staged", who=who, why=why, evidence=evidence)
 
 
 def roll_back(events: EventLog, *, to: str | None = None, why: str, who: str) -> Event:

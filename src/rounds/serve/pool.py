@@ -26,11 +26,12 @@ Started = Callable[[socket.socket], "subprocess.Popen[bytes] | threading.Thread"
 
 @dataclass(slots=True, eq=False)
 class Ask:
-    """One film on its way to a worker: see `loop/answering.Film`."""
+    """One film on its way to a worker, see `loop/answering.Film`; `arm` is asked when it leaves."""
 
     data: bytes
     began: float
-    version: Callable[[], str]
+    arm: Callable[[Ask], tuple[str, str | None]]
+    request: str
     id: str | None = None
     reference: str | None = None
     subject: str | None = None
@@ -82,7 +83,7 @@ class _Link(asyncio.Protocol):
                 else:
                     waiting.set_result(None)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         gone = Fault("the worker that held it died", next="send the request again after the seconds in Retry-After")
         lost = _Lost("no answer: a worker died", [gone])
         held = 0
@@ -96,12 +97,12 @@ class _Link(asyncio.Protocol):
 
     def start(self, asks: Sequence[Ask]) -> asyncio.Future[Sequence[Reply | Exception]]:
         """Send a batch over."""
-        arms, films = list[str](), []
+        arms, films = list[tuple[str, str | None]](), []
         for ask in asks:
-            version = ask.version()
-            if version not in arms:
-                arms.append(version)
-            films.append([len(ask.data), ask.began, ask.id, ask.reference, ask.subject, arms.index(version)])
+            arm = ask.arm(ask)
+            if arm not in arms:
+                arms.append(arm)
+            films.append([len(ask.data), ask.began, ask.id, ask.reference, ask.subject, arms.index(arm)])
         self.pool.batches += 1
         self.number = len(asks)
         done: asyncio.Future[Sequence[Reply | Exception]] = asyncio.get_running_loop().create_future()
@@ -180,6 +181,8 @@ class Pool:
 
     async def take(self, version: Version) -> None:
         """Return once every worker has the version ready; raise what the first one says that cannot, and forget it."""
+        if version.name in self._wanted:
+            return
         self._wanted[version.name] = version
         waiting = [link.take(version) for link in self._links if version.name not in link.seating]
         found = await asyncio.gather(*waiting, return_exceptions=True)

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rounds.core.errors import DamagedData, Fault, NotWritable, StoreAway, UnknownId
@@ -95,6 +95,14 @@ class FileBlobs:
         except OSError as error:
             raise self._not_writable(error) from error
         return True
+
+    def put_many(self, datas: Sequence[bytes]) -> list[str]:
+        """Keep each once; their digests, in order."""
+        return [self.put(data) for data in datas]
+
+    def delete_many(self, digests: Sequence[str]) -> int:
+        """Forget them all; how many were there."""
+        return sum(self.delete(digest) for digest in digests)
 
     def __iter__(self) -> Iterator[str]:
         return (path.name for path in sorted(self._root.glob("??/??/*")) if _DIGEST.fullmatch(path.name))

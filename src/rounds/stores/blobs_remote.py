@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -108,6 +108,14 @@ class RemoteBlobs:
         except FileNotFoundError:
             return False
         return True
+
+    def put_many(self, datas: Sequence[bytes]) -> list[str]:
+        """Keep each once; their digests, in order."""
+        return [self.put(data) for data in datas]
+
+    def delete_many(self, digests: Sequence[str]) -> int:
+        """Forget them all; how many were there."""
+        return sum(self.delete(digest) for digest in digests)
 
     def __iter__(self) -> Iterator[str]:
         try:

@@ -51,6 +51,14 @@ class MemoryBlobs:
         """Forget the bytes; False where they were not there."""
         return self._kept.pop(digest, None) is not None
 
+    def put_many(self, datas: Sequence[bytes]) -> list[str]:
+        """Keep each once; their digests, in order."""
+        return [self.put(data) for data in datas]
+
+    def delete_many(self, digests: Sequence[str]) -> int:
+        """Forget them all; how many were there."""
+        return sum(self.delete(digest) for digest in digests)
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._kept))
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from rounds.core.errors import DamagedData, Fault, UnknownId
+from rounds.core.errors import DamagedData, Fault
 from rounds.core.ids import digest as digest_of
 from rounds.core.ports import Blobs
 from rounds.stores.rows_engine import Database

@@ -59,5 +59,14 @@ costs = sa.Table(
     *(sa.Column(name, sa.Double) for name in ("seconds", "cpu_seconds")),
     sa.Column("bytes", sa.BigInteger),
 )
+# Where a small image lies in its pack, from byte `at` on; packs that their writer has not settled yet, and since when.
+packed = sa.Table(
+    "packed",
+    _meta,
+    sa.Column("image", sa.Text, primary_key=True),
+    sa.Column("pack", sa.Text),
+    *(sa.Column(name, sa.BigInteger) for name in ("at", "size")),
+)
+unsettled = sa.Table("unsettled", _meta, sa.Column("pack", sa.Text, primary_key=True), sa.Column("at", sa.BigInteger))
 
-TABLES = (events, captures, shadows, labels, heads, snapshots, costs)
+TABLES = (events, captures, shadows, labels, heads, snapshots, costs, packed, unsettled)

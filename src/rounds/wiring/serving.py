@@ -39,6 +39,13 @@ def open_ports(settings: Settings) -> Iterator[Ports]:
         rows.close()
 
 
+@contextmanager
+def open_folder(home: Path) -> Iterator[Ports]:
+    """The same of a folder that holds everything itself, whatever is set."""
+    with open_ports(Settings(home=home, rows=None, blobs=None, secret=None, migrate=True)) as ports:
+        yield ports
+
+
 def open_blobs(settings: Settings) -> Blobs:
     """Files, or an object store; BadOverride where the address cannot be used, NotWritable."""
     where = settings.blobs_at

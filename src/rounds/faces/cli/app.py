@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from rounds.core.errors import CallerFault, Fault, OurFault, RoundsError, WorldFault
-from rounds.faces.cli import card, data, datacheck, deploy, keeping, keys, live, mirroring, model, packing, say, study
+from rounds.faces.cli import (
+    card,
+    data,
+    datacheck,
+    deploy,
+    keeping,
+    keys,
+    live,
+    mirroring,
+    model,
+    packing,
+    say,
+    staging,
+    study,
+)
 
 app = typer.Typer(
     name="rounds",
@@ -39,7 +53,7 @@ def options(context: typer.Context, home: Home = None) -> None:
 
 datacheck.add_to(data.group)
 card.add_to(app, data.group)
-for group in (data, model, study, deploy, live, keeping, keys, mirroring, packing):
+for group in (data, model, study, deploy, staging, live, keeping, keys, mirroring, packing):
     group.add_to(app)
 
 

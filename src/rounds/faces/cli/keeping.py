@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from rounds.faces.cli import say
 
 def add_to(app: typer.Typer) -> None:
     """Hang the commands on `rounds`."""
-    for command in (retain, migrate):
+    for command in (retain, migrate, backup, restore):
         app.command()(command)
 
 
@@ -45,3 +46,50 @@ def migrate(
     verb = "to do" if look else "done"
     lines = [f"{verb}: {step}" for step in done["steps"]] or ["nothing to do"]
     say.answer(done, as_json, lambda: [f"schema {done['from'] or 'none'} -> {done['to']}", *lines])
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write; it replaces one of that name.")],
+    as_json: say.AsJson = False,
+) -> None:
+    """Write the whole workspace to one file, while it serves.
+
+    It holds the workspace's key and its films: keep it as safe as them. Only its owner can read it.
+    """
+    from functools import partial
+
+    from rounds.faces.cli import opening
+    from rounds.loop import backing
+    from rounds.wiring import moving
+    from rounds.wiring.settings import Settings
+
+    with opening.ports() as ports:
+        done = backing.backup(ports, file, rows=partial(moving.take_rows, Settings()), database=moving.take_file)
+    told = f"{file}: {done['images']} images, {done['files']} files, {done['size']:,} bytes in {done['seconds']:.1f} s"
+    lost = [f"{len(done['missing'])} films had lost their image before"] if done["missing"] else []
+    say.answer(done, as_json, lambda: [told, *lost, "it holds the workspace's key: keep it safe"])
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `rounds backup` wrote.")],
+    home: Annotated[Path | None, typer.Option("--home", help="The folder to make; ROUNDS_HOME, or ./.rounds.")] = None,
+    as_json: say.AsJson = False,
+) -> None:
+    """Make a workspace from a backup, once all of it is verified.
+
+    ROUNDS_ROWS and ROUNDS_BLOBS move rows and images to where they are to be kept from now on.
+    """
+    from functools import partial
+
+    from rounds.loop import restoring
+    from rounds.wiring import moving
+    from rounds.wiring.serving import open_folder
+    from rounds.wiring.settings import Settings
+
+    settings = Settings()
+    place = (home or settings.home).absolute()
+    done = restoring.restore(file, place, opened=open_folder, hand_on=partial(moving.hand_on, settings))
+    told = (
+        f"{done['events']} events, {done['predictions']} predictions, {done['labels']} labels, {done['images']} images"
+    )
+    say.answer(done, as_json, lambda: [f"{place}: as it was at {done['at']}", f"{told}, all verified"])

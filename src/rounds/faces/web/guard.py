@@ -7,12 +7,12 @@ import ipaddress
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rounds.core.errors import BadOverride, Denied, Fault
+from rounds.core.errors import BadOverride, CallerFault, Fault
 from rounds.loop import keyring
 
 # what a route needs; whatever is not named here needs some key, of any scope
@@ -32,6 +32,19 @@ METRICS = "/metrics"
 LOOK_S = 1.0
 BURST_S = 1.0
 HOW = "authorization: Bearer KEY, or x-api-key: KEY"
+
+
+class Denied(CallerFault):
+    """A key that is missing, unknown, over, too weak or too busy (HTTP 401, 403 or 429); after `retry_after` seconds it
+    may be tried again."""
+
+    status = 401
+
+    def __init__(
+        self, message: str, faults: Sequence[Fault] = (), *, status: int | None = None, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(message, faults, status=status)
+        self.retry_after = retry_after
 
 
 @dataclass(slots=True, eq=False)

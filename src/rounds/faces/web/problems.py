@@ -11,8 +11,9 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from rounds.core.errors import Denied, Fault, GateRefused, LeakFound, OurFault, RoundsError
+from rounds.core.errors import Fault, GateRefused, LeakFound, OurFault, RoundsError
 from rounds.core.ids import plain
+from rounds.faces.web.guard import Denied
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1

@@ -158,7 +158,8 @@ class Short:
     def _refuse(self, error: BaseException) -> None:
         problem = explained(error, PATH, self._id)
         body = problem.body(self._id)
-        headers = [*problem.headers(), (b"content-length", b"%d" % len(body)), *SAFE, (b"x-request-id", self._id.encode())]
+        length = (b"content-length", b"%d" % len(body))
+        headers = [*problem.headers(), length, *SAFE, (b"x-request-id", self._id.encode())]
         self._end(problem.status, b"HTTP/1.1 %d \r\n%b" % (problem.status, lines(headers)), body)
 
     def _end(self, status: int, head: bytes, body: bytes) -> None:
