@@ -14,7 +14,7 @@ UV := $(if $(PIP_CERT),SSL_CERT_FILE=$(PIP_CERT)) $(BIN)/uv
 TORCH := $(if $(PIP_FIND_LINKS),$(foreach place,$(PIP_FIND_LINKS),--find-links $(place)),--torch-backend=auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-slow check check-deploy format lock simulate bench clean images test-images load sbom audit-deps
+.PHONY: help setup demo pipeline test test-slow test-faults check check-deploy format lock simulate bench clean images test-images load sbom audit-deps
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -37,21 +37,24 @@ pipeline: $(READY)  ## the DVC pipeline: prepare, train, export, evaluate, regis
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/dvc repro
 
 test: $(READY)  ## the tests, with coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term --cov-fail-under=85
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not faults" --cov --cov-report=term --cov-fail-under=85
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 900
 
+test-faults: $(READY)  ## swaps, kills, full disks and hostile clients under load; prints what was lost
+	$(BIN)/python -m pytest tests/faults -m faults
+
 check: $(READY)  ## format, lint, types, import contracts, lock
-	$(BIN)/ruff format --check src tests bench
-	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench deploy
+	$(BIN)/ruff check src tests bench deploy
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	@! grep -nE '\+cpu|://|^-|file:|^/' requirements.lock requirements.txt requirements-dev.txt || { echo "the lock names a local build, path or address"; exit 1; }
 
 format: $(READY)  ## put the code in order
-	$(BIN)/ruff format src tests bench
-	$(BIN)/ruff check --fix src tests bench
+	$(BIN)/ruff format src tests bench deploy
+	$(BIN)/ruff check --fix src tests bench deploy
 
 simulate: $(READY)  ## measured error rates beside the stated ones
 	$(BIN)/python -m rounds.stats.simulate

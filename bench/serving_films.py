@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rounds.imaging.phantom import film as phantom
+from rounds.imaging.phantom import draw
 
 SMALL, MIDDLE, LARGE = "28 px PNG", "224 px JPEG", "full-size JPEG"
 # Enough that a run of some seconds seldom sends a film twice: what is kept once would be kept too cheaply.
@@ -43,9 +43,9 @@ def kinds() -> list[Kind]:
     """The real films where ROUNDS_DATASETS names a folder that holds them, else phantoms."""
     place = Path(os.environ.get("ROUNDS_DATASETS", "../shared/datasets"))
     return [
-        _kind(SMALL, place / "pneumoniamnist_trainval.npz", _arrays, lambda: _phantoms(28, 28, 2000, ".png")),
-        _kind(MIDDLE, place / "chest_xray_224.tar", _members, lambda: _phantoms(224, 224, 300, ".jpg")),
-        _kind(LARGE, place / "chest_xray_fullres.tar", _members, lambda: _phantoms(1000, 1400, 30, ".jpg")),
+        _kind(SMALL, place / "pneumoniamnist_trainval.npz", _arrays, lambda: _phantoms(2000, 28, ".png")),
+        _kind(MIDDLE, place / "chest_xray_224.tar", _members, lambda: _phantoms(300, 224, ".jpg")),
+        _kind(LARGE, place / "chest_xray_fullres.tar", _members, lambda: _phantoms(12, 1800, ".jpg")),
     ]
 
 
@@ -61,7 +61,9 @@ def noted(data: bytes, note: str) -> bytes:
 
 def form(field: str, data: bytes, mime: str) -> bytes:
     """The film as a browser would upload it, under BOUNDARY."""
-    head = f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="{field}"; filename="film"\r\ncontent-type: {mime}\r\n'
+    head = (
+        f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="{field}"; filename="film"\r\ncontent-type: {mime}\r\n'
+    )
     return b"".join((head.encode(), b"\r\n", data, f"\r\n--{BOUNDARY}--\r\n".encode()))
 
 
@@ -73,9 +75,12 @@ def write(path: Path, bodies: Iterator[bytes]) -> None:
             file.write(body)
 
 
-def _kind(name: str, place: Path, read: Callable[[Path], tuple[bytes, ...]], else_: Callable[[], tuple[bytes, ...]]) -> Kind:
+Read = Callable[[Path], tuple[bytes, ...]]
+
+
+def _kind(name: str, place: Path, read: Read, made: Callable[[], tuple[bytes, ...]]) -> Kind:
     real = place.is_file()
-    return Kind(name, read(place) if real else else_(), place.name if real else f"phantoms, for want of {place.name}")
+    return Kind(name, read(place) if real else made(), place.name if real else f"phantoms, for want of {place.name}")
 
 
 def _arrays(path: Path) -> tuple[bytes, ...]:
@@ -91,3 +96,9 @@ def _members(path: Path, most: int = 600) -> tuple[bytes, ...]:
         chosen = [members[i] for i in np.linspace(0, len(members) - 1, min(most, len(members))).astype(int)]
         found = [archive.extractfile(member) for member in chosen]
         return tuple(file.read() for file in found if file is not None)
+
+
+def _phantoms(n: int, size: int, suffix: str) -> tuple[bytes, ...]:
+    drawn = draw(n, seed=0, size=min(1024, max(64, size)))
+    fitted = (cv2.resize(one.pixels, (size, size), interpolation=cv2.INTER_AREA) for one in drawn)
+    return tuple(cv2.imencode(suffix, film)[1].tobytes() for film in fitted)

@@ -17,7 +17,7 @@ BATCH, WAIT_S = 32, 0.002
 
 
 class Classifier(ls.LitAPI):
-    def setup(self, device):
+    def setup(self, device):  # noqa: ARG002 (LitServe passes it by name or place)
         self.session = network(1)
         self.input = self.session.get_inputs()[0].name
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, constant_throughput, events, task
+from locust import FastHttpUser, constant, constant_throughput, events, task
 
 FILMS = Path(os.environ["ROUNDS_LOAD_FILMS"])
 OUT = Path(os.environ.get("ROUNDS_LOAD_OUT", "load.json"))
@@ -36,6 +36,7 @@ def films() -> dict[str, Iterator[tuple[bytes, str]]]:
     return {kind: itertools.cycle(of_kind) for kind, of_kind in found.items()}
 
 
+STUMBLED: list[str] = []
 MIX = films()
 KINDS = sorted(MIX)
 
@@ -43,13 +44,8 @@ KINDS = sorted(MIX)
 class Clinic(FastHttpUser):
     """Sends films of all kinds, and now and then says what one truly showed."""
 
-    wait_time = constant_throughput(RATE) if RATE else None  # type: ignore[assignment]
+    wait_time = constant_throughput(RATE) if RATE else constant(0)
     connection_timeout = network_timeout = 30.0
-
-    def wait(self) -> None:
-        """Pause as the rate wants it, or not at all."""
-        if RATE:
-            super().wait()
 
     @task
     def predict(self) -> None:
@@ -78,6 +74,12 @@ class Clinic(FastHttpUser):
                 done.failure(f"{done.status_code} {(done.text or '')[:200]}")
 
 
+@events.user_error.add_listener
+def stumble(exception: Exception, **_: Any) -> None:
+    """Remember what this file itself did wrong: a user that stopped asking is no proof of anything."""
+    STUMBLED.append(repr(exception))
+
+
 @events.quitting.add_listener
 def write(environment: Any, **_: Any) -> None:
     """Store requests, failures, rates and percentiles (milliseconds), by kind and in all."""
@@ -91,4 +93,5 @@ def write(environment: Any, **_: Any) -> None:
 
     kinds = {name: figures(entry) for (name, _), entry in sorted(stats.entries.items())}
     faults = [{"kind": e.name, "what": str(e.error), "n": e.occurrences} for e in stats.errors.values()]
+    faults += [{"kind": "user", "what": what, "n": STUMBLED.count(what)} for what in sorted(set(STUMBLED))]
     OUT.write_text(json.dumps({"total": figures(stats.total), "kinds": kinds, "faults": faults}, indent=2))

@@ -1,6 +1,6 @@
 """Load a server with Locust, in a process of its own, and print what came of it: `make load`.
 
-    python deploy/load/run.py [--url URL] [--seconds 30] [--users 16] [--workers 1] [--ratio 25] [--out build/load.json]
+    python deploy/load/run.py [--url URL] [--seconds 30] [--users 16] [--workers N] [--ratio 25] [--out build/load.json]
 
 Without --url a server of its own is loaded: a model of a minute's training in build/load. The exit code is 4 where a request
 failed, or where the slowest answers of one kind took more than --ratio times the median of that kind: never a matter
@@ -37,7 +37,7 @@ def main() -> int:
     options.add_argument("--home", type=Path, default=PLACE / "home")
     options.add_argument("--seconds", type=int, default=30)
     options.add_argument("--users", type=int, default=16)
-    options.add_argument("--workers", type=int, default=1)
+    options.add_argument("--workers", type=int)
     options.add_argument("--ratio", type=float, default=25.0)
     options.add_argument("--out", type=Path, default=ROOT / "build" / "load.json")
     given = options.parse_args()
@@ -143,22 +143,23 @@ def champion(home: Path) -> None:
     """Train and promote a model of phantoms, as a user would, where the workspace has none."""
     rounds = [str(BIN / "rounds"), "--home", str(home)]
     quiet: dict[str, Any] = {"cwd": PLACE, "stdout": subprocess.DEVNULL, "check": True}
-    models = subprocess.run([*rounds, "--json", "models"], cwd=PLACE, capture_output=True, text=True)
+    models = subprocess.run([*rounds, "models", "--json"], cwd=PLACE, capture_output=True, text=True)
     if models.returncode == 0 and json.loads(models.stdout).get("champion"):
         return
     print("making a model to serve", flush=True)
-    subprocess.run([*rounds, "data", "prepare", "phantom:n=3000,seed=0,size=28", "--name", "films"], **quiet)
+    subprocess.run([*rounds, "data", "prepare", "phantom:n=3000,seed=0,size=32", "--name", "films"], **quiet)
     subprocess.run([*rounds, "train", "--data", "films", "experiment=phantom", "tracking.name=none"], **quiet)
     subprocess.run([*rounds, "promote", "latest"], **quiet)
 
 
 @contextmanager
-def serving(home: Path, workers: int) -> Iterator[str]:
+def serving(home: Path, workers: int | None) -> Iterator[str]:
     """A server of its own on a free loopback port; its address, once it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [BIN / "rounds", "--home", home, "serve", "--port", str(port), "--workers", str(workers)]
+    command = [BIN / "rounds", "--home", home, "serve", "--port", str(port)]
+    command += ["--workers", str(workers)] if workers is not None else []
     with (PLACE / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:

@@ -73,7 +73,7 @@ def test_the_api_image_answers_like_the_host_on_a_read_only_root(
 ) -> None:
     films = films_as_png(8)
     said = podman.rounds(
-        api_image, workspace, "--json", "keys", "add", "smoke", "--scope", "predict", "--scope", "label"
+        api_image, workspace, "keys", "add", "smoke", "--scope", "predict", "--scope", "label", "--json"
     )
     key = json.loads(said.stdout)["key"]
     with podman.serving(api_image, workspace) as (name, url):
@@ -127,7 +127,7 @@ def test_the_training_image_trains_without_a_network_on_a_read_only_root(
     assert size < TRAINING_MB
     assert facts["Config"]["User"] == f"{USER}:{USER}"
     podman.rounds(training_image, workspace, "data", "prepare", "phantom:n=600,seed=0,size=32", "--name", "films")
-    train = ("--json", "train", "--data", "films", "experiment=quick", "train.epochs=1")
+    train = ("train", "--data", "films", "experiment=quick", "train.epochs=1", "--json")
     said = json.loads(podman.rounds(training_image, workspace, *train).stdout)
     assert (workspace / "bundles" / said["bundle"]).is_dir()
 

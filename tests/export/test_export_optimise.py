@@ -45,7 +45,7 @@ def films() -> npt.NDArray[np.uint8]:
 def test_eight_bits_are_a_quarter_of_the_bytes_and_say_the_same(name: str, films: npt.NDArray[np.uint8]) -> None:
     served = Mirrored(drawn(ModelSpec(name, width=0.25 if name == "resnet18" else 1.0), films))
     model = to_onnx(served, channels=1, size=SIZE)
-    made, method = quantised(model, films[:32], films[32:])
+    made, method, _ = quantised(model, films[:32], films[32:])
     before, after = Network(model).answer(films), Network(made).answer(films)
     assert method in ("minmax", "percentile", "entropy")
     # Random features are hard on eight bits: trained ones agree to 0.99 and better (python -m bench.int8).
@@ -59,7 +59,7 @@ def test_eight_bits_are_a_quarter_of_the_bytes_and_say_the_same(name: str, films
 
 def test_head_and_normalisation_stay_in_floats(films: npt.NDArray[np.uint8]) -> None:
     model = to_onnx(Mirrored(drawn(ModelSpec("resnet18", width=0.25), films)), channels=1, size=SIZE)
-    graph = onnx.load_from_string(quantised(model, films[:16], films[16:48])[0]).graph
+    graph = onnx.load_from_string(quantised(model, films[:16], films[16:48]).model).graph
     kinds = [node.op_type for node in graph.node]
     assert kinds.count("Conv") == 1  # the class weights over the last feature map
     assert kinds.count("QLinearConv") == 20
@@ -70,7 +70,7 @@ def test_head_and_normalisation_stay_in_floats(films: npt.NDArray[np.uint8]) -> 
 
 def test_eight_bits_are_faster_on_a_residual_network(films: npt.NDArray[np.uint8]) -> None:
     model = to_onnx(drawn(ModelSpec("resnet18", width=0.5), films), channels=1, size=SIZE)
-    made, _ = quantised(model, films[:16], films[16:32])
+    made = quantised(model, films[:16], films[16:32]).model
     timed = time_pairs(Network(model), Network(made), films, 32)
     assert timed.speedup.low > 1.3
     assert timed.speedup.low <= timed.speedup.value <= timed.speedup.high
@@ -147,9 +147,14 @@ def test_a_kept_variant_is_a_bundle_with_a_parent_that_the_gate_knows(tmp_path: 
         assert pruned["speedup_32"] > 1
         parent, child = (read(ports.bundles / digest) for digest in (made["bundle"], int8["bundle"]))
         assert (child.variant, child.parents) == ("int8", replace(parent.parents, bundle=parent.digest))
-        same = ("temperature", "bias", "threshold", "alpha")
+        same = ("temperature", "threshold", "alpha")
         old, new = parent.calibration, child.calibration
         assert [getattr(new, name) for name in same] == [getattr(old, name) for name in same]
+        assert new.bias != old.bias
+        assert new.bias == pytest.approx(old.bias, abs=0.5)  # moved by what the roundings moved the logits
+        log = {event.evidence["bundle"]: event.evidence for event in ports.events.read() if event.kind == "packed"}
+        # the operating point is the parent's, and so is the choice of it
+        assert ["export" in log[one.digest] for one in (parent, child)] == [True, False]
         assert reference(child).images == reference(parent).images
         assert not np.array_equal(reference(child).logits, reference(parent).logits)
         assert Predictor(child).answer(tiny_films(3, size=SIZE)).logits.shape == (3, 2)

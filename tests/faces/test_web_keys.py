@@ -110,7 +110,11 @@ def test_every_answer_forbids_browsers_to_guess_run_frame_or_keep_it(ward: Ward)
         answer = ward.ask("GET", path, "predict")
         assert answer.status_code == status
         said = {name: answer.headers[name] for name in ("x-content-type-options", "cache-control", "referrer-policy")}
-        assert said == {"x-content-type-options": "nosniff", "cache-control": "no-store", "referrer-policy": "no-referrer"}
+        assert said == {
+            "x-content-type-options": "nosniff",
+            "cache-control": "no-store",
+            "referrer-policy": "no-referrer",
+        }
         assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 

@@ -39,6 +39,27 @@ from rounds.wiring.settings import Settings
 AT = datetime(2026, 3, 4, tzinfo=UTC)
 
 
+# Answers are journalled and handed over, all the time; it says how many were acknowledged.
+LOAD = """import sys, time
+import numpy as np
+from datetime import datetime, UTC
+from pathlib import Path
+from rounds.capture import journal
+from rounds.wiring.serving import open_ports
+from rounds.wiring.settings import Settings
+place = Path(sys.argv[1])
+writer = journal.Journal(place / "journal", 10**9)
+with open_ports(Settings(home=place)) as ports:
+    for i in range(100_000):
+        films = [[f"x{i}-{j}", 0, 1.0, None, None, False] for j in range(8)]
+        numbers = np.full((8, 2), 0.5), np.zeros((8, 2), np.float32), np.zeros((8, 1), np.float32)
+        batch = journal.Batch("v1", "b", ("normal", "opacity"), films, *numbers)
+        writer.append(batch, [f"{i}-{j}".encode() * 500 for j in range(8)], datetime.now(UTC))
+        print((i + 1) * 8, flush=True)
+        journal.drain(place / "journal", ports.blobs, ports.captures)
+"""
+
+
 def film(name: str, image: str, subject: str | None = None) -> Captured:
     return Captured(name, AT, "b", "v1", image, "normal", (0.5, 0.5), (0.0, 0.0), (0.1,), True, 1.0, None, subject)
 
@@ -140,26 +161,7 @@ def test_what_answers_had_acknowledged_is_in_the_backup(home: Path, tmp_path: Pa
 
 def test_a_backup_under_load_restores_to_films_that_all_have_their_image(home: Path, tmp_path: Path) -> None:
     """Answers are journalled and handed over by another process, all the time."""
-    program = f"""
-import sys, time
-import numpy as np
-from datetime import datetime, UTC
-from pathlib import Path
-from rounds.capture import journal
-from rounds.wiring.serving import open_ports
-from rounds.wiring.settings import Settings
-place = Path({str(home)!r})
-writer = journal.Journal(place / "{JOURNAL}", 10**9)
-with open_ports(Settings(home=place)) as ports:
-    for i in range(100_000):
-        films = [[f"x{{i}}-{{j}}", 0, 1.0, None, None, False] for j in range(8)]
-        numbers = np.full((8, 2), 0.5), np.zeros((8, 2), np.float32), np.zeros((8, 1), np.float32)
-        batch = journal.Batch("v1", "b", ("normal", "opacity"), films, *numbers)
-        writer.append(batch, [f"{{i}}-{{j}}".encode() * 500 for j in range(8)], datetime.now(UTC))
-        print((i + 1) * 8, flush=True)
-        journal.drain(place / "{JOURNAL}", ports.blobs, ports.captures)
-"""
-    load = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    load = subprocess.Popen([sys.executable, "-c", LOAD, str(home)], stdout=subprocess.PIPE, text=True)
     try:
         assert load.stdout is not None
         said = [int(load.stdout.readline()) for _ in range(10)]

@@ -75,7 +75,7 @@ def test_what_cannot_be_a_key_is_refused_with_every_reason(ports: Ports) -> None
         keyring.add(ports, "other", [])
     with pytest.raises(BadOverride, match="the key cannot be rotated\n  --overlap-hours: no such overlap"):
         keyring.rotate(ports, "ward", math.nan)
-    with pytest.raises(UnknownId, match="no key 'nobody'\n.*got ward"):
+    with pytest.raises(UnknownId, match=r"no key 'nobody'\n.*got ward"):
         keyring.revoke(ports, "nobody")
     assert len(keyring.read(ports.home)) == 1
 

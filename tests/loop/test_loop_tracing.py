@@ -38,6 +38,7 @@ def test_an_answer_leads_to_its_bundle_run_data_code_and_image(ward: Ward) -> No
         "data": bundle.parents.data,
         "code": "tiny",
         "image": row.image,
+        "image_gone": False,
     }
 
 

@@ -1,25 +1,21 @@
-"""One suite for every store that claims a port: memory, SQLite, PostgreSQL where it is installed; files, S3, GCS."""
+"""One suite for every store that claims a port: memory, SQLite, PostgreSQL where it is installed."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.cloud import Cloud, gcs_server, s3_server
+from tests.support.together import together
 
-from rounds.core.errors import UnknownId
 from rounds.core.ids import digest, new_id
-from rounds.core.ports import Blobs, Captures, EventLog, Ledger, Snapshots
+from rounds.core.ports import Captures, EventLog, Ledger, Snapshots
 from rounds.core.records import Captured, Cost, Label, Shadowed
-from rounds.stores.blobs import FileBlobs
-from rounds.stores.blobs_remote import RemoteBlobs
-from rounds.stores.memory import MemoryBlobs, MemoryCaptures, MemoryEvents, MemoryLedger, MemorySnapshots
+from rounds.stores.memory import MemoryCaptures, MemoryEvents, MemoryLedger, MemorySnapshots
 from rounds.stores.rows import Rows, open_rows
 
 AT = datetime(2026, 3, 4, 5, 6, 7, 890123, UTC)
@@ -88,38 +84,6 @@ def snapshots(rows: Any) -> Snapshots:
 def ledger(rows: Any) -> Ledger:
     found: Ledger = rows.ledger
     return found
-
-
-@pytest.fixture(scope="module")
-def clouds() -> Iterator[Callable[[str], Cloud]]:
-    """The object stores, each started when it is first asked for."""
-    with ExitStack() as stack:
-        started: dict[str, Cloud] = {}
-
-        def cloud(kind: str) -> Cloud:
-            if kind not in started:
-                started[kind] = stack.enter_context({"s3": s3_server, "gs": gcs_server}[kind]())
-            return started[kind]
-
-        yield cloud
-
-
-@pytest.fixture(params=["memory", "files", "durable files", "s3", "gs"])
-def blobs(
-    request: pytest.FixtureRequest, tmp_path: Path, clouds: Callable[[str], Cloud], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Blobs]:
-    if request.param == "memory":
-        yield MemoryBlobs()
-    elif request.param in ("s3", "gs"):
-        client = {"s3": "s3fs", "gs": "gcsfs"}[request.param]
-        pytest.importorskip(client, reason="no client here: pip install 'rounds[cloud]'")
-        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        cloud = clouds(request.param)
-        bucket = cloud.make_bucket(new_id("films-").replace("_", "-"))
-        with cloud.reached():
-            yield RemoteBlobs(f"{bucket}/kept/here")
-    else:
-        yield FileBlobs(tmp_path / "blobs", durable=request.param == "durable files")
 
 
 def film(name: str, **changes: Any) -> Captured:
@@ -391,68 +355,3 @@ def test_costs_come_back_in_the_order_they_were_booked(ledger: Ledger) -> None:
     for cost in costs:
         ledger.book(cost)
     assert list(ledger.read()) == costs
-
-
-# --- blobs
-
-
-def test_bytes_come_back_by_their_digest(blobs: Blobs) -> None:
-    for data in (b"", b"film", bytes(range(256)) * 5000):
-        name = blobs.put(data)
-        assert name == digest(data)
-        assert blobs.put(data) == name
-        assert (blobs.get(name), blobs.has(name), blobs.size(name)) == (data, True, len(data))
-    assert len(list(blobs)) == 3
-
-
-def test_an_empty_store_lists_nothing(blobs: Blobs) -> None:
-    assert list(blobs) == []
-
-
-def test_bytes_from_many_threads_are_kept_once_each(blobs: Blobs) -> None:
-    names: list[str] = []
-
-    def work(who: int) -> None:
-        names.extend(blobs.put(str(i).encode()) for i in range(10))
-
-    together(work, 4)
-    assert len(names) == 40
-    assert list(blobs) == sorted(set(names))
-    assert all(digest(blobs.get(name)) == name for name in blobs)
-
-
-def test_blobs_are_listed_and_forgotten(blobs: Blobs) -> None:
-    names = sorted(blobs.put(data) for data in (b"a", b"b"))
-    assert list(blobs) == names
-    assert blobs.delete(names[0])
-    assert not blobs.delete(names[0])
-    assert list(blobs) == names[1:]
-    assert not blobs.has(names[0])
-
-
-@pytest.mark.parametrize("name", ["0" * 64, "../../etc/passwd", "", "A" * 64])
-def test_bytes_that_are_not_kept_are_unknown(blobs: Blobs, name: str) -> None:
-    assert not blobs.has(name)
-    assert blobs.size(name) is None
-    assert not blobs.delete(name)
-    with pytest.raises(UnknownId, match=r"no blob '"):
-        blobs.get(name)
-
-
-def together(work: Callable[[int], None], n: int) -> None:
-    """Run the work in n threads and raise what any of them raised."""
-    raised: list[BaseException] = []
-
-    def guarded(who: int) -> None:
-        try:
-            work(who)
-        except BaseException as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(who,)) for who in range(n)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if raised:
-        raise raised[0]

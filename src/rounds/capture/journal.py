@@ -20,13 +20,16 @@ import numpy.typing as npt
 import orjson
 
 from rounds.core.errors import Fault, NotWritable, StoreAway
-from rounds.core.ports import Blobs, Captures
+from rounds.core.ports import Blobs, Captures, Ports
 from rounds.core.records import Captured, Shadowed
 
+# Below the workspace.
+FOLDER = "journal"
 SUFFIX, DONE = ".journal", ".done"
 ROTATE_BYTES = 16 * 1024 * 1024
 # Rows of one transaction: a batch each would cost a commit each.
 TOGETHER = 512
+ZEROS = 1024 * 1024
 _HEAD = struct.Struct("<III")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -130,6 +133,8 @@ class Journal:
         except OSError:
             # Half a batch would hide all that follow it.
             os.ftruncate(self._file, self._size)
+            # The file is given up, so that what it takes is free again once it was handed over.
+            self.close()
             raise
         self._size += done
 
@@ -167,6 +172,22 @@ def drain(folder: Path, blobs: Blobs, captures: Captures) -> int:
         return sum(_drain(path, blobs, captures) for path in sorted(folder.glob(f"*{SUFFIX}")))
 
 
+def settle(ports: Ports) -> int:
+    """Hand everything that was answered on this machine so far to the stores, see `drain`."""
+    return drain(ports.home / FOLDER, ports.blobs, ports.captures)
+
+
+def wipe(folder: Path) -> None:
+    """Overwrite what was handed over and still stands in the files of writers that live: what is to be forgotten."""
+    if not any(folder.glob(f"*{SUFFIX}")):
+        return
+    with alone(folder):
+        for path in folder.glob(f"*{SUFFIX}"):
+            with path.open("r+b") as file:
+                for at in range(0, end := _done(path), ZEROS):
+                    os.pwrite(file.fileno(), bytes(min(ZEROS, end - at)), at)
+
+
 def _drain(path: Path, blobs: Blobs, captures: Captures) -> int:
     # Asked before reading: what a writer that still lives adds meanwhile is the next call's.
     abandoned = _abandoned(path)
@@ -179,7 +200,7 @@ def _drain(path: Path, blobs: Blobs, captures: Captures) -> int:
                 films += _hand_over(path, held, blobs, captures)
                 held, rows = [], 0
     if held:
-        films += _hand_over(path, held, blobs, captures)
+        films += _hand_over(path, held, blobs, captures, note=not abandoned)
     if abandoned:
         # What follows the last whole batch was never acknowledged.
         path.unlink()
@@ -187,7 +208,7 @@ def _drain(path: Path, blobs: Blobs, captures: Captures) -> int:
     return films
 
 
-def _hand_over(path: Path, records: Sequence[_Record], blobs: Blobs, captures: Captures) -> int:
+def _hand_over(path: Path, records: Sequence[_Record], blobs: Blobs, captures: Captures, *, note: bool = True) -> int:
     """Images first, then rows in one transaction, then what others would have said of them; then note how far."""
     digests = iter(blobs.put_many([image for record in records for image in record.images]))
     rows = [
@@ -199,14 +220,19 @@ def _hand_over(path: Path, records: Sequence[_Record], blobs: Blobs, captures: C
         captures.record(rows)
     if shadows := [shadow for record in records for shadow in record.shadows]:
         captures.record_shadows(shadows)
+    if note:
+        _note(path, records[-1].end)
+    return len(rows)
+
+
+def _note(path: Path, end: int) -> None:
     part = path.with_suffix(".part")
     try:
-        part.write_text(str(records[-1].end))
+        part.write_text(str(end))
         part.replace(path.with_suffix(DONE))
     except OSError as error:
         fault = Fault("cannot be written", str(path.parent), got=error.strerror or str(error), next="free some space")
         raise NotWritable("the journal's place cannot be noted", [fault]) from error
-    return len(rows)
 
 
 @dataclass(slots=True, eq=False)

@@ -16,7 +16,7 @@ from rounds.core.ports import Ports
 from rounds.core.specs import CaptureSpec
 
 # Images of one turn: answers that wait to be handed to the stores wait for no more than this.
-TOGETHER = 500
+TOGETHER = 2_000
 
 
 @dataclass(frozen=True)

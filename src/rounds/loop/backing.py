@@ -19,12 +19,11 @@ from rounds.capture.retention import still
 from rounds.core.errors import BadOverride, Fault, NotWritable, StoreAway, UnknownId
 from rounds.core.ids import canonical, rfc3339
 from rounds.core.ports import Ports
-from rounds.loop.live import JOURNAL
 
 FORMAT = 1
 ABOUT, ROWS, SUMS, SECRET = "backup.json", "home/rounds.db", "SHA256SUMS", "home/secret"
 # Made again where it is needed, or kept apart from the folder's other files.
-_APART = {"rounds.db", "blobs", JOURNAL, "secret", "cache", "lock"}
+_APART = {"rounds.db", "blobs", journal.FOLDER, "secret", "cache", "lock"}
 _PASSING = ("-wal", "-shm", "-journal", ".part", ".lock", ".probe")
 _SQLITE = b"SQLite format 3\0"
 _TRIES = 5
@@ -68,10 +67,10 @@ def backup(ports: Ports, file: Path, *, rows: CopyRows, database: CopyFile) -> d
 def _once(ports: Ports, raw: IO[bytes], rows: CopyRows, database: CopyFile, beside: Path) -> dict[str, Any] | None:
     """One attempt; None where images were dropped or erased meanwhile."""
     gone = _gone(ports)
-    journal.drain(ports.home / JOURNAL, ports.blobs, ports.captures)
+    journal.settle(ports)
     with tempfile.TemporaryDirectory(dir=beside.parent, prefix=f".{beside.name}.") as folder:
         snapshot, packed = Path(folder) / "rows.db", _Tar(raw)
-        with still(ports.home / JOURNAL):
+        with still(ports.home / journal.FOLDER):
             # no image is on its way to a row that the snapshot lacks
             rows(snapshot)
             blobs, last = list(ports.blobs), ports.captures.last()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rounds.capture import journal
 from rounds.core.ports import Ports
 from rounds.core.records import Act, Bundle, Captured, Decision, Finding, Label, ModelVersion
 from rounds.loop import curing, gating, labelling, measuring, ruling
@@ -59,6 +60,7 @@ def observe(ports: Ports) -> Observation | None:
     champion = catalogue.champion
     if champion is None:
         return None
+    journal.settle(ports)
     bundle = bundles.read(ports.home / catalogue.bundle(champion.bundle).path)
     reference = bundles.reference(bundle)
     key, now = f"watch/{bundle.digest}", ports.clock()

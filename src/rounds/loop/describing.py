@@ -183,9 +183,9 @@ def _run(events: Sequence[Event], name: str) -> dict[str, Any] | None:
 
 
 def _policy(events: Sequence[Event], bundle: Bundle) -> dict[str, Any] | None:
-    """How the operating point was chosen: as the bundle was packed, or the one whose operating point it kept."""
+    """How the operating point was chosen: as the bundle was made, or the one whose operating point it kept."""
     wanted = (bundle.digest, bundle.parents.bundle) if bundle.variant == "int8" else (bundle.digest,)
-    packed = {event.evidence["bundle"]: event for event in events if event.kind == "packed"}
+    packed = {event.evidence["bundle"]: event for event in events if event.kind in ("packed", "imported")}
     for digest in wanted:
         if digest in packed and "export" in packed[digest].evidence:
             operating: dict[str, Any] = packed[digest].evidence["export"]["operating"]

@@ -30,7 +30,6 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 
 RETRY_S = 2.0
 DRAIN_S = 0.25
-JOURNAL = "journal"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Live:
         self.swaps = self.deaths = 0
         self._spec = serve
         self._tell, self._took = tell, took
-        self._journal = ports.home / JOURNAL
+        self._journal = ports.home / journal.FOLDER
         self._setup = {
             "serve": plain(serve),
             "secret": ports.secret,
@@ -164,7 +163,7 @@ class Live:
 
     def settle(self) -> None:
         """Hand everything that was answered so far to the stores. Raises WorldFault where they are away."""
-        journal.drain(self._journal, self.ports.blobs, self.ports.captures)
+        journal.settle(self.ports)
 
     async def predict(self, request: PredictRequest) -> Prediction:
         """Answer one film; when this returns, the answer is kept.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rounds.core.errors import BadOverride, BadRequest, CallerFault, Fault, UnknownId
-from rounds.core.ids import canonical, digest, restore
+from rounds.core.ids import canonical, digest, plain, restore
 from rounds.core.ports import Ports
 from rounds.core.records import Bundle, Parents, TrainedRun
 from rounds.core.specs import ExportSpec, ImagingSpec, LaunchSpec
@@ -45,7 +45,8 @@ EPOCHS, RATE = 0.5, 0.3
 def optimise(ports: Ports, ref: str, spec: ExportSpec, *, data: str | None = None, keep: float = 0.5) -> dict[str, Any]:
     """Make and measure the variants of a bundle; the public answer of `rounds optimize`.
 
-    `int8` keeps temperature, bias and operating point of its parent, whose network it imitates; `pruned`, a network of
+    `int8` keeps temperature and operating point of its parent, whose network it imitates, and the bias but for what the
+    roundings moved; `pruned`, a network of
     its own (cut to `keep` of its width and fine-tuned), gets new ones as `spec` says. Both get their own conformal
     thresholds, monitoring frame and reference. A variant is kept, and entered in the log with its parent, only if it is
     faster at both batch sizes and its AUC non-inferior and its labels agree, all on the validation films.
@@ -68,7 +69,7 @@ def optimise(ports: Ports, ref: str, spec: ExportSpec, *, data: str | None = Non
                 variants.append(_impossible(name, str(error)))
                 continue
             before = {"bytes": found.bytes_before, **{f"ms_{n}": timed.before for n, timed in found.times.items()}}
-            made = _keep(ports, bundle, draft, found) if found.kept else None
+            made = _keep(ports, bundle, draft, found, spec) if found.kept else None
             variants.append({"name": name, "bundle": made, **found.public()})
     rules = {"auc_margin": AUC_MARGIN, "agreement": AGREEMENT, "speedup": 1.0}
     head = {"bundle": bundle.digest, "data": dataset.digest, "split": "val", "n": len(seen.rows("val"))}
@@ -114,7 +115,8 @@ def bring(
     facts = {"bundle": bundle.digest, "path": str(bundle.path.relative_to(ports.home)), "run": bundle.parents.run}
     evidence = {**facts, "data": dataset.digest, "parent": None, "file": path.name, "sha256": name}
     notes = {"absent": dict(brought.absent), "notes": list(brought.notes)}
-    ports.events.append("imported", who="import", why=f"{path.name}, trained elsewhere", evidence=evidence | notes)
+    evidence |= notes | {"export": plain(spec)}
+    ports.events.append("imported", who="import", why=f"{path.name}, trained elsewhere", evidence=evidence)
     metrics = measure(bundle, dataset, "val").metrics
     val = {key: metrics[key].value for key in ("auc", "accuracy")}
     return {"bundle": bundle.digest, "path": str(bundle.path), "classes": list(bundle.classes), "val": val, **notes}
@@ -145,15 +147,18 @@ def int8(bundle: Bundle, seen: Seen, place: Path) -> Bundle:
     """Write the variant of a bundle whose convolutions are in eight bits, under `place`."""
     chosen = seen.some("train", CALIBRATING)
     calibrating = np.arange(len(chosen)) % 3 == 0
-    model, _ = quantised(model_bytes(bundle), seen.pixels[chosen[calibrating]], seen.pixels[chosen[~calibrating]])
-    found = calibrate(Network(model), seen, ExportSpec(), kept=bundle.calibration)
+    made = quantised(model_bytes(bundle), seen.pixels[chosen[calibrating]], seen.pixels[chosen[~calibrating]])
+    before = bundle.calibration
+    bias = np.asarray(before.bias) + made.shift / before.temperature
+    kept = replace(before, bias=tuple(bias.tolist()))
+    found = calibrate(Network(made.model), seen, ExportSpec(), kept=kept)
     return vary(
         bundle,
         place,
         variant="int8",
         calibration=found.calibration,
         scoring=found.scoring,
-        model=model,
+        model=made.model,
         reference=found.reference,
     )
 
@@ -181,12 +186,14 @@ def _run_of(ports: Ports, bundle: Bundle) -> TrainedRun:
     return replace(run, checkpoint=checkpoint)
 
 
-def _keep(ports: Ports, bundle: Bundle, draft: Bundle, found: Comparison) -> str:
-    """Bring a variant into the workspace and the log; its digest."""
+def _keep(ports: Ports, bundle: Bundle, draft: Bundle, found: Comparison, spec: ExportSpec) -> str:
+    """Bring a variant into the workspace and the log, with how its operating point was chosen where it is its own; its
+    digest."""
     place = ports.bundles / draft.digest
     exchange.give_bundle(draft, place)
     facts = {"bundle": draft.digest, "path": str(place.relative_to(ports.home)), "run": draft.parents.run}
     evidence = {**facts, "data": draft.parents.data, "parent": bundle.digest, "comparison": found.public()}
+    evidence |= {} if draft.variant == "int8" else {"export": plain(spec)}
     why = f"{draft.variant} of {bundle.digest[:12]}: {found.why}"
     ports.events.append("packed", who="optimize", why=why, evidence=evidence)
     return draft.digest

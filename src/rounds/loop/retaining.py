@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from rounds.capture import journal
 from rounds.capture.retention import retain
 from rounds.core.ids import from_rfc3339, rfc3339
 from rounds.core.ports import Ports
 from rounds.loop import ruling
-from rounds.loop.live import JOURNAL
 from rounds.loop.turns import turn
 
 EVERY = timedelta(hours=1)
@@ -23,7 +23,7 @@ def drop_images(ports: Ports, *, who: str = "operator") -> dict[str, Any]:
     """
     rules = ruling.in_force(ports).capture
     with turn(ports.home, "retain"):
-        done = retain(ports, rules, journal=ports.home / JOURNAL, who=who)
+        done = retain(ports, rules, journal=ports.home / journal.FOLDER, who=who)
     return {**done.public(), "days": rules.days, "limit_bytes": rules.bytes}
 
 

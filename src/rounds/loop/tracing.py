@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rounds.capture import journal
 from rounds.core.errors import Fault, UnknownId
 from rounds.core.ids import plain
 from rounds.core.ports import Ports
@@ -41,6 +42,7 @@ def audit(ports: Ports) -> dict[str, Any]:
 
 def trace(ports: Ports, prediction: str) -> dict[str, Any]:
     """From an answer to its bundle, run, data set, code and image; UnknownId where nothing of that id was captured."""
+    journal.settle(ports)
     row = ports.captures.find(prediction)
     if row is None:
         fault = Fault(

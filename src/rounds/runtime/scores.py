@@ -44,12 +44,22 @@ class Scorer:
         for start in range(0, len(outputs), step):
             chosen = slice(start, start + step) if index is None else index[start : start + step]
             table[start : start + step, 1 : 1 + len(MEASURES)] = measure(pixels[chosen])
-        if SCORES[-1] not in self.scoring.names:
-            return table
+        if SCORES[-1] in self.scoring.names:
+            table[:, -1] = self._distances(outputs)
+        return table
+
+    def distances(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """The scores as `scores` orders them, but for the distance all 0: what a verdict needs where nothing watches,
+        at a tenth of the cost."""
+        table: npt.NDArray[np.float32] = np.zeros((len(outputs), len(self.scoring.names)), np.float32)
+        if SCORES[-1] in self.scoring.names:
+            table[:, -1] = self._distances(outputs)
+        return table
+
+    def _distances(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         frame = outputs.embedding @ self._axes
         frame -= self._shift
-        table[:, -1] = np.sqrt(np.einsum("nr,nr->n", frame, frame))
-        return table
+        return np.sqrt(np.einsum("nr,nr->n", frame, frame))
 
 
 def scores(bundle: Bundle, pixels: npt.NDArray[np.uint8], outputs: Outputs) -> npt.NDArray[np.float32]:

@@ -233,11 +233,11 @@ class Pool:
             return
         taking = [link.take(version) for version in self._wanted.values()]
         found = await asyncio.gather(*taking, return_exceptions=True)
-        if errors_ := [str(error) for error in found if error is not None]:
+        if errors_ := [str(error) for error in found if error is not None and not isinstance(error, _Lost)]:
             # Its files were whole when they were promoted, and are not any more: the other workers go on.
             link.why = errors_[0]
             link.transport.close()
-        else:
+        elif not any(found):
             self._open(link)
 
     def _open(self, link: _Link) -> None:

@@ -69,9 +69,7 @@ class Job:
     splits: tuple[Split, Split] | None = None
 
 
-def check(
-    spec: TrainSpec, dataset: DatasetVersion, rows: tuple[Rows, Rows] | None
-) -> tuple[int, tuple[Split, Split]]:
+def check(spec: TrainSpec, dataset: DatasetVersion, rows: tuple[Rows, Rows] | None) -> tuple[int, tuple[Split, Split]]:
     """The number of steps and the two splits, after everything that would refuse the training once it runs; raises what
     `fit` names."""
     train, val = open_splits(Films(dataset.path), spec, rows)
@@ -160,7 +158,7 @@ class Silent(PassThroughProfiler):
 
     _nothing = nullcontext()
 
-    def profile(self, action_name: str) -> Any:
+    def profile(self, action_name: str) -> Any:  # noqa: ARG002  # the name is Lightning's
         return self._nothing
 
 

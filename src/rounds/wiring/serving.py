@@ -12,6 +12,7 @@ from pathlib import Path
 from rounds.core.errors import Fault, NotWritable, WorldFault
 from rounds.core.ports import Blobs, Ports
 from rounds.stores.blobs import FileBlobs
+from rounds.stores.packs import PackedBlobs
 from rounds.stores.rows import open_rows
 from rounds.wiring.settings import Settings
 
@@ -28,7 +29,7 @@ def open_ports(settings: Settings) -> Iterator[Ports]:
         yield Ports(
             home=home,
             clock=lambda: datetime.now(UTC),
-            blobs=open_blobs(settings),
+            blobs=PackedBlobs(open_blobs(settings), rows.database),
             events=rows.events,
             captures=rows.captures,
             snapshots=rows.snapshots,

@@ -20,6 +20,9 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that answer; default: the rule serve.workers (1).")
+    ] = None,
 ) -> None:
     """Serve the champion over HTTP.
 
@@ -27,7 +30,7 @@ def serve(
     """
     from rounds.faces.cli import serving
 
-    serving.serve(host, port)
+    serving.serve(host, port, workers)
 
 
 def label(

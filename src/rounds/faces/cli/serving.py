@@ -17,9 +17,10 @@ from rounds.core.errors import Fault, WorldFault
 READY_S = 60.0
 
 
-def serve(host: str, port: int) -> None:
+def serve(host: str, port: int, workers: int | None = None) -> None:
     """Become the HTTP server: this process goes on as `python -m rounds.faces.web`."""
     command = [sys.executable, "-m", "rounds.faces.web", "--host", host, "--port", str(port)]
+    command += [] if workers is None else ["--workers", str(workers)]
     os.execv(sys.executable, command)  # noqa: S606 - replacing ourselves is the point: one process, signals arrive
 
 

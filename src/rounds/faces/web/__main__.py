@@ -19,16 +19,19 @@ def main() -> None:
     options = ArgumentParser(prog="rounds serve", description=__doc__)
     options.add_argument("--host", default=ServeSpec.host)
     options.add_argument("--port", type=int, default=ServeSpec.port)
+    options.add_argument("--workers", type=int, default=None)
     given = options.parse_args()
     try:
-        serve(given.host, given.port)
+        serve(given.host, given.port, given.workers)
     except RoundsError as error:
         sys.stderr.write(f"rounds: {error}\n")
         sys.exit(error.exit_code)
 
 
-def serve(host: str, port: int) -> None:
+def serve(host: str, port: int, workers: int | None = None) -> None:
     """Serve under the rules of the log; a port in use is known before anything heavy is loaded.
+
+    `workers` is how many processes answer, where it is not left to the rules.
 
     Raises PortInUse, BadOverride where strangers could call without a key, and what opening the ports raises.
     """
@@ -36,16 +39,25 @@ def serve(host: str, port: int) -> None:
     gc.disable()
     with listen(host, port) as sock:
         from rounds.faces.web.guard import may_listen
-        from rounds.faces.web.server import run
+        from rounds.faces.web.server import run, say
+        from rounds.faces.web.waiting import opened
         from rounds.loop import ruling
+        from rounds.loop.ruling import Rules
         from rounds.wiring.serving import open_ports
         from rounds.wiring.settings import Settings
 
         settings = Settings()
         may_listen(settings.home, host)
-        with open_ports(settings) as ports:
-            rules = ruling.in_force(ports)
-        spec = replace(rules.serve, host=host, port=port)
+
+        def in_force() -> Rules:
+            with open_ports(settings) as ports:
+                return ruling.in_force(ports)
+
+        rules = opened(in_force, sock, say)
+        if rules is None:
+            return
+        count = rules.serve.workers if workers is None else workers
+        spec = replace(rules.serve, host=host, port=port, workers=count)
         run(lambda: open_ports(settings), spec, rules.monitor, observe, sock=sock)
 
 

@@ -74,7 +74,8 @@ class Application(FastAPI):
     def put_into(self, frame: Frame) -> None:
         """Let every request pass through the frame."""
         frame.hot = {PREDICT: Predict(self), BATCH: Batch(self)}
-        frame.routes = frozenset({PREDICT, BATCH, *(route.path for route in self.routes if isinstance(route, Route))})
+        described = (route.path for route in router.routes if isinstance(route, Route))
+        frame.routes = frozenset({PREDICT, BATCH, "/openapi.json", *described})
         self._frame = frame
 
     def build_middleware_stack(self) -> ASGIApp:

@@ -151,7 +151,7 @@ def _route(path: str) -> str:
     if not path.startswith(PREDICTIONS):
         return "other"
     last = path.rsplit("/", 1)[1]
-    return PREDICTIONS + ("{id}/explanation.png" if last == "explanation.png" else "{id}")
+    return PREDICTIONS + ("{prediction}/explanation.png" if last == "explanation.png" else "{prediction}")
 
 
 async def _linger(receive: Receive) -> None:

@@ -94,7 +94,10 @@ class Guard:
             self._look(now)
         if self._loopback and not self._keys:
             return None
-        text = headers.get(b"x-api-key") or _bearer(headers.get(b"authorization", b""))
+        text, bearer = headers.get(b"x-api-key", b""), _bearer(headers.get(b"authorization", b""))
+        if text and bearer and text != bearer:
+            raise _unknown("two keys that differ")
+        text = text or bearer
         mark = hashlib.blake2b(text, digest_size=16, key=self._salt).digest()
         grant = self._grants.get(mark) or self._granted(text, mark)
         if grant.until < time.time():

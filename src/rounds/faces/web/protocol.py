@@ -74,6 +74,13 @@ class Protocol(HttpToolsProtocol):
         self.limits.open.discard(self)
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that has said all it wants to say still hears its answer."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
     def on_message_begin(self) -> None:
         if not self.since:
             self.since = time.monotonic()
@@ -182,10 +189,9 @@ def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(b"%b: %b\r\n" % pair for pair in headers)
 
 
-HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
-    + lines(SAFE).replace(b"%", b"%%")
-)
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n" + lines(
+    SAFE
+).replace(b"%", b"%%")
 
 
 def protocol(serving: Callable[[], Serving | None], limits: Limits) -> type[Protocol]:

@@ -68,13 +68,14 @@ async def _serve(app: FastAPI, server: uvicorn.Server, sock: socket.socket, limi
 async def _announce(live: Live, url: str) -> None:
     """Say once that films are answered; before that, if so, why not yet."""
     if not live.ready:
-        _say(f"listening on {url}, not ready: {live.vacancy()}")
+        say(f"listening on {url}, not ready: {live.vacancy()}")
     while not live.ready:
         await asyncio.sleep(0.05)
-    _say(f"ready on {url}")
+    say(f"ready on {url}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell whoever started the server."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

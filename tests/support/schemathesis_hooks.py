@@ -1,0 +1,57 @@
+"""What schemathesis sends where the description says that a body is an image or an archive: real ones."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import uuid
+import zipfile
+import zlib
+
+import schemathesis
+from hypothesis import strategies as st
+
+
+def film(level: int) -> bytes:
+    """A gray PNG of 16 x 16 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 16, 16, 8, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes((level + i) % 256 for i in range(16)) for _ in range(16))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def archive(levels: list[int]) -> bytes:
+    """A zip of films."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as packed:
+        for i, level in enumerate(levels):
+            packed.writestr(f"{i}.png", film(level))
+    return out.getvalue()
+
+
+LEVELS = st.integers(0, 255)
+FILMS = LEVELS.map(film)
+ARCHIVES = st.lists(LEVELS, min_size=1, max_size=4).map(archive)
+for media in ("image/png", "image/jpeg", "image/tiff", "application/dicom", "application/octet-stream"):
+    schemathesis.openapi.media_type(media, FILMS)
+for media in ("application/zip", "application/x-tar", "application/gzip"):
+    schemathesis.openapi.media_type(media, ARCHIVES)
+schemathesis.openapi.media_type("text/csv", st.just(b"reference,label\nr-1,normal\n"))
+
+
+@schemathesis.serializer("text/csv")
+def csv(_context: object, value: object) -> bytes:
+    """Text as it is."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+@schemathesis.hook
+def before_call(_context: object, case: schemathesis.Case, _kwargs: object) -> None:
+    """Give every request a good idempotency key of its own: one key with other bodies is refused, as it should be."""
+    given = (case.headers or {}).get("idempotency-key")
+    if given is not None and re.fullmatch("[!-~]{1,255}", str(given)):
+        case.headers["idempotency-key"] = str(uuid.uuid4())
