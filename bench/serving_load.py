@@ -29,13 +29,13 @@ class Load:
     p99: float
 
 
-def wrk(url: str, bodies: Path, content_type: str, connections: int, seconds: float) -> Load:
+def wrk(url: str, bodies: Path, content_type: str, connections: int, seconds: int) -> Load:
     """Send the bodies of a file over and over from so many connections; RuntimeError with wrk's words if it fails."""
     command = [
         "wrk",
         "-t1",
         f"-c{connections}",
-        f"-d{seconds:g}s",
+        f"-d{seconds}s",
         "--timeout",
         "20s",
         "-s",

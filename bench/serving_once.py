@@ -112,7 +112,7 @@ def start_seconds(home: Path, place: Path, film: bytes, mime: str) -> float:
     with (place / "log").open("wb") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env={**os.environ, **settings})
         try:
-            while time.perf_counter() - begun < 60:
+            while process.poll() is None and time.perf_counter() - begun < 60:
                 if _answered(port, film, mime):
                     return time.perf_counter() - begun
                 time.sleep(0.005)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,9 +23,9 @@ from typing import Any
 
 from bench.serving_films import BOUNDARY, Kind, form
 from bench.serving_load import tree
+from rounds.capture.journal import FOLDER as JOURNAL
 from rounds.capture.journal import backlog
 
-JOURNAL = "journal"  # the folder of answers that wait for the stores
 PEERS = Path(__file__).with_name("peers")
 READY_S, SETTLE_S = 60.0, 60.0
 # One thread a session and process for all: two on two cores, beside wrk, cost every side more than they give.
@@ -54,6 +55,17 @@ class Side:
         with urllib.request.urlopen(urllib.request.Request(self.url, self.body(film, kind.mime), headers)) as answer:
             found = json.load(answer)
         return (found[0] if isinstance(found, list) else found)["class"]
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let a peer run for the length of the block: LitServe's idle processes else take a fifth of a core from all."""
+        self._tell(signal.SIGCONT)
+        yield
+        self._tell(signal.SIGSTOP)
+
+    def _tell(self, number: signal.Signals) -> None:
+        for pid in tree(self.pid) if self.home is None else ():
+            os.kill(pid, number)
 
     def settle(self) -> float:
         """Wait until nothing is left to do for what was answered; how many bytes are, where that takes a minute."""
@@ -154,6 +166,8 @@ def await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End it, and whatever it started and left behind."""
     started = tree(process.pid)[1:]
+    for pid in (*started, process.pid):
+        os.kill(pid, signal.SIGCONT)
     process.terminate()
     try:
         process.wait(10)
@@ -163,7 +177,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for pid in started:
         if Path(f"/proc/{pid}").exists():
             try:
-                os.kill(pid, 9)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
 

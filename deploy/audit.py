@@ -43,7 +43,9 @@ def asked(pins: list[str]) -> tuple[list[dict[str, Any]], str]:
         file = Path(scratch, "pins.txt")
         file.write_text("\n".join(pins) + "\n")
         command = [sys.executable, "-m", "pip_audit", "-r", str(file), "--no-deps", "--disable-pip", "-f", "json"]
-        done = subprocess.run([*command, "--progress-spinner", "off", "--timeout", "10"], capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "--progress-spinner", "off", "--timeout", "10"], capture_output=True, text=True
+        )
     try:
         found = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError):

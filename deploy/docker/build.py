@@ -2,10 +2,10 @@
 
     python deploy/docker/build.py [api] [training]
 
-Read from the environment, all optional: TOOL (buildah, or docker, podman), BASE (the image to build on; else the one that the
-Dockerfiles name, and where it cannot be had, one that mmdebstrap makes of Debian's packages), TAG, TORCH (uv's words for
-the build of torch), PIP_CERT (the certificate that the build's network needs, mounted as a secret) and PIP_FIND_LINKS (a
-folder of wheels, mounted while building).
+Read from the environment, all optional: TOOL (buildah, or docker, podman), BASE (the image to build on; else the one
+that the Dockerfiles name, and where it cannot be had, one that mmdebstrap makes of Debian's packages), TAG, TORCH (uv's
+words for the build of torch), PIP_CERT (the certificate that the build's network needs, mounted as a secret) and
+PIP_FIND_LINKS (a folder of wheels, mounted while building).
 """
 
 from __future__ import annotations

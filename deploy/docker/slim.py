@@ -55,9 +55,9 @@ UNUSED = (
     "scipy/stats",
 )
 SERVICES = {"s3", "sts", "sso", "sso-oidc"}  # of the cloud's 400, those that its blobs need
-# OpenCV's wheel brings FFmpeg, with an OpenSSL that is out of support, and a LAPACK of its own. Nothing here plays films
-# that move or solves equations with OpenCV: an empty library stands in place of each, so that the very same OpenCV
-# loads (another build of it could round pixels otherwise).
+# OpenCV's wheel brings FFmpeg, with an OpenSSL that is out of support, and a LAPACK of its own. Nothing here plays
+# films that move or solves equations with OpenCV: an empty library stands in place of each, so that the very same
+# OpenCV loads (another build of it could round pixels otherwise).
 IDLE = ("avcodec", "avformat", "avutil", "swscale", "swresample", "openblasp")
 THEN_ORPHANS = ("vpx", "crypto", "ssl", "drm", "gfortran", "quadmath")
 OPENCV = "opencv_python_headless.libs"
@@ -76,6 +76,16 @@ def main(site: Path) -> None:
     for path in list(site.glob("botocore/data/*")):
         if path.is_dir() and path.name not in SERVICES:
             drop(path)
+    empty(site)
+    for path in site.rglob("*.so*"):
+        if path.is_file() and not path.is_symlink():
+            strip(path)
+    share(site)
+    print(f"{site}: {before / 1e6:.0f} MB, now {size(site) / 1e6:.0f} MB")
+
+
+def empty(site: Path) -> None:
+    """Put empty libraries in place of those that OpenCV names and nothing here calls."""
     wanted = symbols_of(site / "cv2" / "cv2.abi3.so", defined=False)
     for path in site.glob(f"{OPENCV}/lib*"):
         if path.name.startswith(tuple(f"lib{name}-" for name in IDLE)):
@@ -85,9 +95,10 @@ def main(site: Path) -> None:
             )
         elif path.name.startswith(tuple(f"lib{name}-" for name in THEN_ORPHANS)):
             path.unlink()
-    for path in site.rglob("*.so*"):
-        if path.is_file() and not path.is_symlink():
-            strip(path)
+
+
+def share(site: Path) -> None:
+    """Keep one of libraries that are the same, byte for byte."""
     first: dict[bytes, Path] = {}
     for path in sorted(site.rglob("*.so*")):
         if path.is_file() and not path.is_symlink():
@@ -95,7 +106,6 @@ def main(site: Path) -> None:
             if same != path:
                 path.unlink()
                 path.symlink_to(os.path.relpath(same, path.parent))
-    print(f"{site}: {before / 1e6:.0f} MB, now {size(site) / 1e6:.0f} MB")
 
 
 def drop(path: Path) -> None:
@@ -140,7 +150,7 @@ def symbols_of(path: Path, *, defined: bool) -> set[str]:
 
 
 def empty_library(names: list[str], version: bytes) -> bytes:
-    """A shared library (ELF, x86-64) that offers names of one version and nothing behind them: who calls one crashes."""
+    """A shared library (ELF, x86-64) that offers names of one version and nothing behind: who calls one crashes."""
     strings = b"\0" + version + b"\0"
     symbols = bytes(24)
     for name in names:

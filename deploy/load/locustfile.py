@@ -2,8 +2,8 @@
 
     locust -f deploy/load/locustfile.py --headless --host URL -u USERS -t SECONDS     (make load does all of it)
 
-ROUNDS_LOAD_FILMS is a folder of films whose names begin with their kind (small, photo, full, dicom, bad); ROUNDS_LOAD_OUT
-is the file to write; ROUNDS_KEY, if the server asks for one, needs the scopes predict and label.
+ROUNDS_LOAD_FILMS is a folder of films whose names begin with their kind (small, photo, full, dicom, bad),
+ROUNDS_LOAD_OUT is the file to write; ROUNDS_KEY, if the server asks for one, needs the scopes predict and label.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def code_lines(path: Path) -> int:
 
 
 def test_core_stays_small_enough_to_read_at_a_sitting() -> None:
-    assert sum(code_lines(path) for path in CORE.glob("*.py")) <= 600
+    assert sum(code_lines(path) for path in CORE.glob("*.py")) <= 700
 
 
 def test_every_error_hangs_in_the_tree_that_its_module_draws() -> None:

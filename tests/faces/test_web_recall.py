@@ -96,7 +96,7 @@ def test_what_cannot_be_given_again_or_drawn_says_why(served: Served, home: Path
     for path, params, status, detail in (
         ("p_nothing", {}, 404, "no prediction of this id"),
         ("p_nothing/explanation.png", {}, 404, "no prediction of this id"),
-        (f"{name}/explanation.png", {"class": "cat"}, 422, "the class is not one of the model's"),
+        (f"{name}/explanation.png", {"class": "cat"}, 404, "the class is not one of the model's"),
         (f"{name}/explanation.png", {"style": "oil"}, 422, "the query cannot be understood"),
         (f"{name}/explanation.png", {"opacity": "1.01"}, 422, "the query cannot be understood"),
         (f"{name}/explanation.png", {"opacity": "nan"}, 422, "the query cannot be understood"),

@@ -30,7 +30,6 @@ from rounds.core.ids import digest
 from rounds.core.ports import Blobs, Ports
 from rounds.core.records import Captured, Cost, Label, Shadowed
 from rounds.loop import backing, restoring, tracing
-from rounds.loop.live import JOURNAL
 from rounds.stores.blobs_remote import RemoteBlobs
 from rounds.wiring import moving
 from rounds.wiring.serving import open_folder, open_ports
@@ -149,7 +148,7 @@ def test_the_commands_say_what_was_kept_and_where_it_is(home: Path, tmp_path: Pa
 def test_what_answers_had_acknowledged_is_in_the_backup(home: Path, tmp_path: Path) -> None:
     import numpy as np
 
-    writer = journal.Journal(home / JOURNAL, 10**9)
+    writer = journal.Journal(home / journal.FOLDER, 10**9)
     films = [[f"late{i}", 0, 1.0, None, None, False] for i in range(3)]
     numbers = np.full((3, 2), 0.5), np.zeros((3, 2), np.float32), np.zeros((3, 1), np.float32)
     batch = journal.Batch("v1", "b", ("normal", "opacity"), films, *numbers)

@@ -80,6 +80,19 @@ def test_many_are_kept_and_forgotten_together(blobs: Blobs) -> None:
     assert not any(blobs.has(name) for name in names[:30])
 
 
+def test_bytes_that_were_kept_alone_and_among_others_are_listed_once_and_go_whole(blobs: Blobs) -> None:
+    name = blobs.put(b"film")
+    assert list(blobs.put_many([b"other", b"film"])) == [digest(b"other"), name]
+    assert sorted(blobs) == sorted([digest(b"other"), name])
+    assert blobs.delete(name)
+    assert not blobs.has(name)
+    assert list(blobs) == [digest(b"other")]
+    alone = list(blobs.put_many([b"alone"]))
+    assert sorted(blobs) == sorted([digest(b"other"), *alone])
+    assert blobs.delete_many(alone) == 1
+    assert list(blobs) == [digest(b"other")]
+
+
 def test_an_empty_store_lists_nothing(blobs: Blobs) -> None:
     assert list(blobs) == []
 

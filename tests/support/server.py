@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +28,14 @@ class Served:
 
 
 @contextmanager
-def server(home: Path, program: str = PROGRAM, port: int = 0) -> Iterator[Served]:
-    """Serve the workspace until the block ends; the server has said that it listens when the block begins."""
-    environment = {**os.environ, "ROUNDS_HOME": str(home), "OMP_NUM_THREADS": "1"}
+def server(
+    home: Path, program: str = PROGRAM, port: int = 0, *, environment: Mapping[str, str] | None = None
+) -> Iterator[Served]:
+    """Serve the workspace until the block ends, with more variables set where they are given; the server has said that
+    it listens when the block begins."""
+    given = {**os.environ, "ROUNDS_HOME": str(home), "OMP_NUM_THREADS": "1", **(environment or {})}
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "--port", str(port)], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", program, "--port", str(port)], stderr=subprocess.PIPE, text=True, env=given
     )
     served = Served(process)
     listening = threading.Event()
@@ -49,7 +52,7 @@ def server(home: Path, program: str = PROGRAM, port: int = 0) -> Iterator[Served
     reader = threading.Thread(target=listen)
     reader.start()
     try:
-        assert listening.wait(30), served.lines
+        assert listening.wait(90), served.lines
         assert served.url, "\n".join(served.lines)
         yield served
     finally:

@@ -42,10 +42,10 @@ def keep(path: Path, films: Sequence[Taken], copies: Copies | None) -> None:
             )
 
 
-def seen(dataset: DatasetVersion) -> tuple[list[Taken], Copies]:
-    """The films of a data set in its order, with their looks, and which are copies: from its cache where that is whole,
-    else looked at now and kept there. Raises: DamagedData."""
-    films = Films(dataset.path)
+def seen(dataset: DatasetVersion, opened: Films | None = None) -> tuple[list[Taken], Copies]:
+    """The films of a data set, which may be open already, in its order, with their looks, and which are copies: from
+    its cache where that is whole, else looked at now and kept there. Raises: DamagedData."""
+    films = Films(dataset.path) if opened is None else opened
     taken = _films(films, dataset.path)
     copies = _kept_copies(dataset.path)
     if copies is None:

@@ -37,8 +37,8 @@ def survey(dataset: DatasetVersion) -> Survey:
 
     Memory: some hundred bytes a film beside its row in the manifest, and one block of pixels. Raises: DamagedData.
     """
-    films, copies = looks.seen(dataset)
     opened = Films(dataset.path)
+    films, copies = looks.seen(dataset, opened)
     pixels = opened.pixels(TEXTURED)
     findings = [*sameness(films, copies, subjects_known=dataset.subjects_known)]
     findings += [*oddness(films), *class_sizes(films, dataset.classes)]

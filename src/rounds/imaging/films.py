@@ -354,7 +354,12 @@ def _read_manifest(path: Path) -> tuple[Row, ...]:
         table = pq.read_table(path, schema=_SCHEMA)
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(path, "a manifest of films", str(error).splitlines()[0]) from error
-    return tuple(Row(*values) for values in zip(*(table[key].to_pylist() for key in Row._fields), strict=True))
+    columns = {key: table[key].to_pylist() for key in Row._fields}
+    for key in ("label", "split", "attributes"):
+        # of 100,000 films most say the same in these: one text for all of them, not one each
+        alike: dict[str, str] = {}
+        columns[key] = [alike.setdefault(value, value) for value in columns[key]]
+    return tuple(Row(*values) for values in zip(*columns.values(), strict=True))
 
 
 def _settle(part: Path, path: Path) -> None:

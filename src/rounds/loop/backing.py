@@ -73,7 +73,7 @@ def _once(ports: Ports, raw: IO[bytes], rows: CopyRows, database: CopyFile, besi
         with still(ports.home / journal.FOLDER):
             # no image is on its way to a row that the snapshot lacks
             rows(snapshot)
-            blobs, last = list(ports.blobs), ports.captures.last()
+            blobs, last = list(dict.fromkeys(ports.blobs)), ports.captures.last()
         packed.add_file(ROWS, snapshot)
         for digest in blobs:
             try:

@@ -1,148 +1,208 @@
-"""A folder of films answered without a server."""
+"""Many films answered without a server: by all cores, or all nodes of a cluster, in constant memory, and with a file to
+write to so that a run that was cut off goes on where it was.
+
+Answers come in the order of the films, and are the same bytes whoever computes them and however often it was begun: ids
+are made of bundle, path and film.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rounds.core.errors import BadImage, BadRequest, CallerFault, Fault, NotWritable
-from rounds.core.ids import new_id, write_whole
+from rounds.core.errors import BadOverride, Fault
+from rounds.core.ids import plain
 from rounds.core.ports import Ports
-from rounds.core.records import Bundle, Prediction
-from rounds.core.specs import Limits
-from rounds.imaging.fit import to_pixels
-from rounds.loop import measuring, ruling
+from rounds.loop import measuring, outfile, ruling
+from rounds.loop.clerk import BATCH, Clerk, Job, key_of
+from rounds.loop.crew import Answers, Order, processes
+from rounds.loop.outfile import Chunk, Keep, Memory, Tell
+from rounds.loop.walking import check, walk
 from rounds.registry.catalogue import Catalogue
-from rounds.runtime.predictor import Predictor
-from rounds.runtime.scores import scores
-from rounds.runtime.verdict import verdicts
 
-BATCH = 32
-FORMATS = (".jsonl", ".csv", ".parquet")
+LAUNCHERS = ("local", "ray")
+CHUNK, CHUNKS = 256, 32  # films of a chunk at most, and how many chunks a run has at least, if it can
+LISTED = 10_000  # answers, and refusals, that one object says; more stand in the file alone
+WORTH_S = 2.0  # seconds of work that are worth starting processes for
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class _Run:
+    """How far a run is: `count` films in all, `size` of them to a chunk, `here` the chunks that are kept from before,
+    `done` films."""
+
+    count: int
+    keep: Keep
+    progress: Progress
+    here: set[int] = field(default_factory=set)
+    done: int = 0
+
+    @property
+    def size(self) -> int:
+        """Of the number of films alone: chunks must be the same however many processes there are."""
+        return min(CHUNK, BATCH * max(1, -(-self.count // (BATCH * CHUNKS))))
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.count // self.size)
+
+    def films(self, number: int) -> int:
+        """How many films a chunk has."""
+        return min(self.size, self.count - number * self.size)
+
+    def take(self, number: int, data: bytes) -> None:
+        """Keep an answered chunk."""
+        self.keep.put(number, data)
+        self.done += self.films(number)
+        self.progress(self.done, self.count)
 
 
 def predict(
-    ports: Ports, ref: str, paths: Sequence[Path], *, progress: Callable[[int, int], None] | None = None
+    ports: Ports,
+    ref: str,
+    paths: Sequence[Path],
+    *,
+    out: Path | None = None,
+    workers: int | None = None,
+    launcher: str = "local",
+    progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
-    """Answer image files, and all files below folders; what cannot be decoded is listed with its reason."""
+    """Answer image files, and all files below folders; what cannot be decoded is listed with its reason.
+
+    With `out`, a .jsonl, .csv or .parquet file, the answers are written there, whole at the end; until then they are
+    kept in `out`.part, where the next run of the same bundle, films and limits goes on. Of more than 10,000 answers the
+    result says only how many were `written`. `workers` processes, else one for each core that this process may use,
+    share the work; `launcher` ray gives it to a cluster. `tell` hears what a person should know.
+    """
+    _check(workers, launcher)
+    if out:
+        outfile.check_format(out)
+    check(paths)
     bundle = measuring.open_bundle(ports, ref)
     version = next((v.version for v in Catalogue.of(ports.events.read()).versions if v.bundle == bundle.digest), "")
-    files, limits = list(_files(paths)), ruling.in_force(ports).serve.limits
-    predictor, answered, refused = Predictor(bundle), [], []
-    for start in range(0, len(files), BATCH):
-        part = files[start : start + BATCH]
-        done, bad = _answer(bundle, predictor, version, part, limits)
-        answered += done
-        refused += bad
-        if progress:
-            progress(start + len(part), len(files))
-    return {"bundle": bundle.digest, "predictions": [p.public() for p in answered], "refused": refused}
+    job = Job(bundle.path.resolve(), bundle.digest, version, ruling.in_force(ports).serve.limits, timed=out is None)
+    besides = [out, outfile.part(out)] if out else []
+    count = sum(1 for _ in walk(paths, besides))
+    settings = {"format": 1, "bundle": bundle.digest, "version": version, "limits": plain(job.limits)}
+    with outfile.kept_beside(out, settings, tell or _quiet) if out else nullcontext(Memory()) as keep:
+        run = _Run(count, keep, progress or (lambda *_: None))
+        if isinstance(keep, outfile.Folder):
+            _go_on(run, keep, walk(paths, besides), tell or _quiet)
+        orders = _orders(run, walk(paths, besides))
+        if launcher == "ray":
+            from rounds.loop.onray import on_ray
 
-
-def check_format(path: Path) -> None:
-    """Refuse, with BadRequest, a file that `write` could not write, before anything is predicted for it."""
-    if path.suffix not in FORMATS:
-        fault = Fault("unknown format", str(path), " or ".join(FORMATS), path.suffix or "no ending", "name the file so")
-        raise BadRequest(f"cannot write {path.name}", [fault])
-
-
-def write(path: Path, predictions: Sequence[Mapping[str, Any]]) -> None:
-    """Write predictions whole as JSON lines, CSV or Parquet, by the ending of the name; BadRequest for another one,
-    NotWritable."""
-    check_format(path)
-    if path.suffix == ".jsonl":
-        data = "".join(json.dumps(p) + "\n" for p in predictions).encode()
-    else:
-        data = (_csv if path.suffix == ".csv" else _parquet)([_flat(p) for p in predictions])
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        fault = Fault(error.strerror or str(error), str(path), "a folder with room to write", next="name another file")
-        raise NotWritable(f"cannot write {path.name}", [fault]) from error
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        faults = [
-            Fault("no such file", str(path), "an image or a folder", "nothing", "check the path") for path in missing
-        ]
-        raise CallerFault(f"{len(missing)} of {len(paths)} paths do not exist", faults)
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            _by(run, on_ray(job, orders, workers or cores(), tell or _quiet))
         else:
-            yield path
+            _on_this_machine(run, job, orders, workers or cores())
+        return _ended(run, job.digest, bundle.classes, out)
 
 
-def _answer(
-    bundle: Bundle, predictor: Predictor, version: str, files: Sequence[Path], limits: Limits
-) -> tuple[list[Prediction], list[dict[str, str]]]:
-    begun, taken, pixels, refused = time.perf_counter(), [], [], []
-    for file in files:
-        try:
-            pixels.append(to_pixels(_read(file, limits), bundle.imaging, limits))
-            taken.append(file)
-        except BadImage as error:
-            refused.append({"path": str(file), "reason": "; ".join([error.message, *map(str, error.faults)])})
-        except OSError as error:
-            refused.append({"path": str(file), "reason": f"cannot be read: {error.strerror or error}"})
-    if not taken:
-        return [], refused
-    films = np.stack(pixels)
-    outputs = predictor.answer(films)
-    found = verdicts(bundle, outputs, scores(bundle, films, outputs))
-    ms = (time.perf_counter() - begun) * 1000 / len(taken)
-    answered = [
-        Prediction(
-            id=new_id("p_"),
-            label=bundle.classes[found.label[i]],
-            probabilities=dict(zip(bundle.classes, found.probabilities[i].tolist(), strict=True)),
-            set=tuple(name for name, member in zip(bundle.classes, found.members[i], strict=True) if member),
-            refer=bool(found.refer[i]),
-            reason=found.reason[i],
-            ood=float(found.ood[i]),
-            version=version,
-            bundle=bundle.digest,
-            ms=ms,
-            path=str(file),
-        )
-        for i, file in enumerate(taken)
-    ]
-    return answered, refused
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _read(file: Path, limits: Limits) -> bytes:
-    """The file's bytes; of one that is too large so many that it is refused as such."""
-    with file.open("rb") as opened:
-        return opened.read(limits.max_bytes + 1)
+def _check(workers: int | None, launcher: str) -> None:
+    faults = []
+    if workers is not None and workers < 1:
+        faults.append(Fault("nobody would work", "--workers", "1 or more", str(workers)))
+    if launcher not in LAUNCHERS:
+        faults.append(Fault("no such launcher", "--launcher", " or ".join(LAUNCHERS), launcher))
+    if faults:
+        raise BadOverride("the films cannot be answered so", faults)
 
 
-def _flat(prediction: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {key: value for key, value in prediction.items() if key not in ("probabilities", "set")}
-    flat["set"] = " ".join(prediction["set"])
-    return flat | {f"p_{name}": value for name, value in prediction["probabilities"].items()}
+def _orders(run: _Run, films: Iterator[str], *, kept: bool = False) -> Iterator[Order]:
+    """The chunks that are still to do, or those that may be kept, taken from the films as they are asked for."""
+    for number in range(run.chunks):
+        paths = list(itertools.islice(films, run.size))
+        if (number in run.here) is kept and paths:
+            yield number, paths
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["id"])
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode(errors="surrogateescape")
+def _go_on(run: _Run, keep: outfile.Folder, films: Iterator[str], tell: Tell) -> None:
+    """Find the chunks that a run before this one has answered, of films that lie there as they did."""
+    found = {number: key for number in range(run.chunks) if (key := keep.key(number)) is not None}
+    if not found:
+        return
+    run.here = set(found)
+    run.here = {number for number, paths in _orders(run, films, kept=True) if key_of(paths) == found[number]}
+    run.done = sum(map(run.films, run.here))
+    tell(f"going on: {run.done} of {run.count} films are answered already")
+    if len(run.here) < len(found):
+        tell(f"{len(found) - len(run.here)} of {len(found)} chunks hold films that have changed: answering them anew")
 
 
-def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _on_this_machine(run: _Run, job: Job, orders: Iterator[Order], workers: int) -> None:
+    """Answer here, until it is known that more processes would pay; then in these."""
+    clerk = Clerk(job)
+    begun, before = time.perf_counter(), run.done
+    for number, paths in orders:
+        run.take(number, clerk.answer(paths))
+        left_s = (time.perf_counter() - begun) / (run.done - before) * (run.count - run.done)
+        if workers > 1 and left_s > WORTH_S:
+            break
+    del clerk
+    _by(run, processes(job, orders, min(workers, run.chunks)))
 
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]) if rows else pa.table({"id": [""]})[:0], sink)
-    return sink.getvalue()
+
+def _by(run: _Run, answers: Answers) -> None:
+    with closing(answers) as coming:
+        for number, data in coming:
+            run.take(number, data)
+
+
+def _ended(run: _Run, bundle: str, classes: Sequence[str], out: Path | None) -> dict[str, Any]:
+    """Write what there is to write, and say what there is to say."""
+    tally = _Tally(LISTED if out else None)
+    chunks = tally.over(map(run.keep.get, range(run.chunks)))
+    if out:
+        outfile.write(out, chunks, classes)
+        if tally.refusals > LISTED:
+            outfile.write_refused(out, map(run.keep.get, range(run.chunks)))
+        outfile.drop(out)
+    else:
+        for _ in chunks:
+            pass
+    predictions = [json.loads(line) for lines in tally.lines for line in lines.splitlines()]
+    answer: dict[str, Any] = {"bundle": bundle, "predictions": predictions, "refused": tally.refused}
+    if tally.answered > len(predictions):
+        answer["written"] = tally.answered
+    if tally.refusals > len(tally.refused):
+        answer["refused_count"] = tally.refusals
+    return answer
+
+
+class _Tally:
+    """Counts chunks as they pass, and holds on to what the result lists: `most` answers and refusals, None for all."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self.answered = self.refusals = 0
+        self.lines, self.refused = list[bytes](), list[Mapping[str, str]]()
+
+    def over(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            self.answered += chunk.answered
+            self.refusals += len(chunk.refused)
+            if self._most is None or self.answered <= self._most:
+                self.lines.append(chunk.lines)
+            else:
+                self.lines.clear()
+            self.refused += chunk.refused if self._most is None else chunk.refused[: self._most - len(self.refused)]
+            yield chunk
+
+
+def _quiet(_text: str) -> None:
+    pass

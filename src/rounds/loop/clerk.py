@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from rounds.core.errors import BadImage, RoundsError
+from rounds.core.errors import BadImage, DamagedBundle, Fault, RoundsError
 from rounds.core.ids import plain, restore
 from rounds.core.records import Bundle
 from rounds.core.specs import Limits
@@ -47,10 +47,11 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What a clerk is told first: where the bundle lies, the version that it is, what a film may cost, and whether
-    answers say how long they took (answers that must be the same at every run do not)."""
+    """What a clerk is told first: where the bundle lies, its digest, the version that it is, what a film may cost, and
+    whether answers say how long they took (answers that must be the same at every run do not)."""
 
     path: Path
+    digest: str
     version: str
     limits: Limits
     timed: bool = False
@@ -65,10 +66,14 @@ class Batch(NamedTuple):
 
 
 class Clerk:
-    """A bundle, loaded, and the answers that it gives. Raises what reading a bundle raises."""
+    """A bundle, loaded, and the answers that it gives. Raises what reading a bundle raises, DamagedBundle where another
+    one lies there."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.bundle = job, read_bundle(job.path)
+        if self.bundle.digest != job.digest:
+            other = Fault("another bundle lies here", str(job.path), job.digest, self.bundle.digest, "run it again")
+            raise DamagedBundle("the bundle has changed on the way", [other])
         self._predictor = Predictor(self.bundle)
         self._scorer, self._judge = Scorer(self.bundle.scoring), Judge(self.bundle)
         self._salt = hashlib.blake2b(self.bundle.digest.encode(), digest_size=12)
@@ -144,8 +149,11 @@ def _bytes(path: str, found: os.stat_result | None, limits: Limits) -> bytes:
             return opened.read(limits.max_bytes + 1)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # One byte more than there is: the end is reached, or the file has grown.
-        return os.read(handle, min(found.st_size, limits.max_bytes) + 1)
+        # In one piece, but for file systems that give less at a time than was asked for.
+        data, most = os.read(handle, min(found.st_size, limits.max_bytes) + 1), limits.max_bytes + 1
+        while found.st_size > len(data) < most and (more := os.read(handle, most - len(data))):
+            data += more
+        return data
     finally:
         os.close(handle)
 

@@ -162,22 +162,24 @@ def check_format(path: Path) -> None:
 
 
 def write(path: Path, chunks: Iterable[Chunk], classes: Sequence[str]) -> None:
-    """Write the answers whole as JSON lines, CSV or Parquet, by the ending of the name; one chunk is held at a time.
-
-    Raises: BadRequest for another ending, NotWritable.
-    """
-    check_format(path)
+    """Write the answers whole as JSON lines, CSV or Parquet, by the ending of the name, in constant memory; without a
+    single answer no file. Raises NotWritable."""
     half = part(path) / "whole.half"
     with writing(path):
         half.parent.mkdir(parents=True, exist_ok=True)
         with half.open("wb") as file:
-            if path.suffix == ".jsonl":
-                file.writelines(chunk.lines for chunk in chunks)
-            else:
-                (_csv if path.suffix == ".csv" else _parquet)(file, map(_flat, chunks), classes)
+            rows = _WRITERS[path.suffix](file, chunks, classes)
             file.flush()
             os.fsync(file.fileno())
-        half.replace(path)
+        if rows:
+            half.replace(path)
+
+
+def write_refused(path: Path, chunks: Iterable[Chunk]) -> None:
+    """Write who was refused and why, as JSON lines, to `path`.refused.jsonl, for there are more than one says."""
+    with writing(path), path.with_name(path.name + ".refused.jsonl").open("w") as file:
+        for chunk in chunks:
+            file.writelines(json.dumps(row) + "\n" for row in chunk.refused)
 
 
 @contextmanager
@@ -212,33 +214,46 @@ def _flat(chunk: Chunk) -> list[dict[str, Any]]:
     return rows
 
 
-def _csv(file: io.BufferedWriter, tables: Iterable[list[dict[str, Any]]], classes: Sequence[str]) -> None:
-    columns = [*_COLUMNS, *(f"p_{name}" for name in classes)]
+def _jsonl(file: io.BufferedWriter, chunks: Iterable[Chunk], _classes: Sequence[str]) -> int:
+    rows = 0
+    for chunk in chunks:
+        file.write(chunk.lines)
+        rows += chunk.answered
+    return rows
+
+
+def _csv(file: io.BufferedWriter, chunks: Iterable[Chunk], classes: Sequence[str]) -> int:
+    columns, count = [*_COLUMNS, *(f"p_{name}" for name in classes)], 0
     text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow(columns)
-    for rows in tables:
-        writer.writerows([row[column] for column in columns] for row in rows)
+    for chunk in chunks:
+        writer.writerows([row[column] for column in columns] for row in _flat(chunk))
+        count += chunk.answered
     text.detach()
+    return count
 
 
-def _parquet(file: io.BufferedWriter, tables: Iterable[list[dict[str, Any]]], classes: Sequence[str]) -> None:
+def _parquet(file: io.BufferedWriter, chunks: Iterable[Chunk], classes: Sequence[str]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    numbers = {"ood", "ms", *(f"p_{name}" for name in classes)}
-    kinds = {name: pa.float64() for name in numbers} | {"refer": pa.bool_()}
-    columns = [*_COLUMNS, *(f"p_{name}" for name in classes)]
+    columns, count, held = [*_COLUMNS, *(f"p_{name}" for name in classes)], 0, list[dict[str, Any]]()
+    kinds = dict.fromkeys(("ood", "ms", *columns[len(_COLUMNS) :]), pa.float64()) | {"refer": pa.bool_()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
     with pq.ParquetWriter(file, schema) as writer:
-        held = list[dict[str, Any]]()
-        for rows in tables:
-            held += [row | {"path": _text(row["path"])} for row in rows]
+        for chunk in chunks:
+            held += [row | {"path": _text(row["path"])} for row in _flat(chunk)]
+            count += chunk.answered
             if len(held) >= _ROWS:
                 writer.write_table(pa.Table.from_pylist(held, schema))
                 held.clear()
         if held:
             writer.write_table(pa.Table.from_pylist(held, schema))
+    return count
+
+
+_WRITERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 
 
 def _text(path: str) -> str:

@@ -84,7 +84,7 @@ class Memory:
     def explanation(self, prediction: str, view: View) -> bytes:
         """A PNG of the film, at most 1,024 pixels a side, with what spoke for a class laid over it.
 
-        Raises UnknownId where the answer or its image is no more, BadRequest (422) for an unknown class and where the
+        Raises UnknownId where the answer or its image is no more and for an unknown class, BadRequest (422) where the
         bundle's network says nothing of places.
         """
         row = self.row(prediction)
@@ -95,7 +95,7 @@ class Memory:
         label = row.label if view.label is None else view.label
         if label not in bundle.classes:
             fault = Fault("no such class", "query class", ", ".join(bundle.classes), repr(label)[:80])
-            raise BadRequest("the class is not one of the model's", [fault], status=422)
+            raise UnknownId("the class is not one of the model's", [fault])
         network = self._network(bundle)
         if "activation" in network.network.absent:
             fault = Fault("the network has no activation map", bundle.digest[:12], "an output named activation", "none")

@@ -59,7 +59,7 @@ class Scorer:
     def _distances(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         frame = outputs.embedding @ self._axes
         frame -= self._shift
-        return np.sqrt(np.einsum("nr,nr->n", frame, frame))
+        return np.asarray(np.sqrt(np.einsum("nr,nr->n", frame, frame)))
 
 
 def scores(bundle: Bundle, pixels: npt.NDArray[np.uint8], outputs: Outputs) -> npt.NDArray[np.float32]:

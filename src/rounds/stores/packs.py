@@ -91,21 +91,22 @@ class PackedBlobs:
         self._recent.clear()
         self._pack.cache_clear()
         places = self._places(digests)
-        gone = sum(self._blobs.delete(digest) for digest in dict.fromkeys(digests) if digest not in places)
         for pack in {pack for pack, _, _ in places.values()}:
             with self._database.reading() as connection:
                 there = connection.execute(_KNOWN.where(packed.c.pack == pack)).all()
             held = self._blobs.get(pack)
             rest = {row.image: held[row.at : row.at + row.size] for row in there if row.image not in places}
             self._keep(rest, [row.image for row in there if row.image in places], pack)
-        return gone + len(places)
+        # Last, for a pack of one image bears its name; one that was first kept alone, then among others, lies in both.
+        gone = {digest for digest in dict.fromkeys(digests) if self._blobs.delete(digest)}
+        return len(gone | places.keys())
 
     def __iter__(self) -> Iterator[str]:
         with self._database.reading() as connection:
             rows = connection.execute(sa.select(packed.c.image, packed.c.pack)).all()
-        packs = {row.pack for row in rows}
+        told = {row.pack for row in rows} | {row.image for row in rows}
         yield from (row.image for row in rows)
-        yield from (name for name in self._blobs if name not in packs)
+        yield from (name for name in self._blobs if name not in told)
 
     def _keep(self, images: dict[str, bytes], dropped: Sequence[str], old: str | None = None) -> None:
         """Keep images in a pack of their own, in place of the pack `old`, whose `dropped` images are forgotten."""

@@ -125,24 +125,36 @@ def predict(
         str, typer.Option(help="A bundle id, a unique prefix, latest, champion, or a folder.")
     ] = "champion",
     out: Annotated[Path | None, typer.Option(help="A .jsonl, .csv or .parquet file instead of the screen.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes; default one a core.", show_default=False)
+    ] = None,
+    launcher: Annotated[str, typer.Option("--launcher", help="local, or ray: a cluster's nodes.")] = "local",
     as_json: say.AsJson = False,
 ) -> None:
     """Answer a batch of films without a server.
 
-    Files that cannot be decoded are listed with their reasons; exit code 2 where none can.
+    Files that cannot be decoded are listed with their reasons; exit code 2 where none can. With --out a run that was
+    cut off goes on where it was.
     """
     from rounds.faces.cli import opening
     from rounds.loop import batch
 
-    if out:
-        batch.check_format(out)
     with opening.ports() as ports, say.progress("predicting") as progress:
-        answered = batch.predict(ports, bundle, paths, progress=progress)
-    if out and answered["predictions"]:
-        batch.write(out, answered["predictions"])
-        say.note(f"rounds: {len(answered['predictions'])} predictions in {out}")
-    say.answer(answered | _nothing(answered), as_json, lambda: _predicted(answered))
-    if not answered["predictions"]:
+        answered = batch.predict(
+            ports,
+            bundle,
+            paths,
+            out=out,
+            workers=workers,
+            launcher=launcher,
+            progress=progress,
+            tell=lambda text: say.note(f"rounds: {text}"),
+        )
+    n = answered.get("written", len(answered["predictions"]))
+    if out and n:
+        say.note(f"rounds: {n} predictions in {out}")
+    say.answer(answered | ({} if n else _nothing(answered)), as_json, lambda: _predicted(answered, table=out is None))
+    if not n:
         raise typer.Exit(2)
 
 
@@ -194,8 +206,6 @@ def _compared(found: dict[str, Any]) -> Iterator[str]:
 
 def _nothing(answered: dict[str, Any]) -> dict[str, Any]:
     """The error beside an answer without a single prediction."""
-    if answered["predictions"]:
-        return {}
     what, refused = "nothing could be predicted", answered["refused"]
     faults = [Fault("refused", row["path"], "an image", row["reason"], "take it out, or convert it") for row in refused]
     none = BadImage(what, faults or [Fault("no file", "PATHS", "images, or folders with images", "none", "name some")])
@@ -203,10 +213,13 @@ def _nothing(answered: dict[str, Any]) -> dict[str, Any]:
     return none.public()
 
 
-def _predicted(answered: dict[str, Any]) -> Iterator[str]:
-    rows = [
-        [p["path"], p["class"], f"{max(p['probabilities'].values()):.3f}", p["reason"] or ""]
-        for p in answered["predictions"]
-    ]
-    yield from say.table(rows, ["film", "class", "probability", "refer to a person"])
+def _predicted(answered: dict[str, Any], *, table: bool) -> Iterator[str]:
+    if table:
+        rows = [
+            [p["path"], p["class"], f"{max(p['probabilities'].values()):.3f}", p["reason"] or ""]
+            for p in answered["predictions"]
+        ]
+        yield from say.table(rows, ["film", "class", "probability", "refer to a person"])
     yield from (f"refused: {row['path']}: {row['reason']}" for row in answered["refused"])
+    if (count := answered.get("refused_count", 0)) > len(answered["refused"]):
+        yield f"and {count - len(answered['refused'])} more: see the file that ends in .refused.jsonl"

@@ -94,10 +94,11 @@ class Guard:
             self._look(now)
         if self._loopback and not self._keys:
             return None
-        text, bearer = headers.get(b"x-api-key", b""), _bearer(headers.get(b"authorization", b""))
-        if text and bearer and text != bearer:
-            raise _unknown("two keys that differ")
-        text = text or bearer
+        text, other = headers.get(b"x-api-key", b""), headers.get(b"authorization")
+        if other is not None:
+            if text and text != _bearer(other):
+                raise _unknown("two keys that differ")
+            text = _bearer(other)
         mark = hashlib.blake2b(text, digest_size=16, key=self._salt).digest()
         grant = self._grants.get(mark) or self._granted(text, mark)
         if grant.until < time.time():

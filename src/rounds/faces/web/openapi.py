@@ -118,7 +118,6 @@ _FORM = {
             "file": {"type": "string", "format": "binary", "description": "one image"},
             "files": {
                 "type": "array",
-                "minItems": 1,
                 "items": {"type": "string", "format": "binary"},
                 "description": "several images",
             },
@@ -187,11 +186,15 @@ def _explain() -> dict[str, Any]:
 
 
 def _labels() -> dict[str, Any]:
-    row = {"anyOf": [ref("Label"), {"type": "object", "description": "any other row is refused by its number"}]}
-    schema = {"anyOf": [{"type": "array", "items": row}, row]}
+    row = {"anyOf": [ref("Label"), {"description": "any other row is refused by its number"}]}
+    one = {"anyOf": [ref("Label"), {"type": "object"}]}
+    schema = {"anyOf": [{"type": "array", "items": row}, one]}
     content = {
         JSON: {"schema": schema, "example": examples.LABELS},
-        "text/csv": {"schema": {"type": "string"}, "example": "prediction,label\np_0193a4c5e1f3b0c1d2e4f,normal\n"},
+        "text/csv": {
+            "schema": {"type": "string", "format": "csv"},
+            "example": "prediction,label\np_0193a4c5e1f3b0c1d2e4f,normal\n",
+        },
     }
     return _operation(
         "label",
