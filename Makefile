@@ -14,7 +14,7 @@ UV := $(if $(PIP_CERT),SSL_CERT_FILE=$(PIP_CERT)) $(BIN)/uv
 TORCH := $(if $(PIP_FIND_LINKS),$(foreach place,$(PIP_FIND_LINKS),--find-links $(place)),--torch-backend=auto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo pipeline test test-slow test-faults check check-deploy format lock simulate bench clean images test-images load sbom audit-deps
+.PHONY: help setup demo pipeline test test-slow test-faults check check-deploy format lock simulate bench bench-serving clean images test-images load sbom audit-deps
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -60,7 +60,7 @@ simulate: $(READY)  ## measured error rates beside the stated ones
 	$(BIN)/python -m rounds.stats.simulate
 
 # timm stays out: it pulls a torchvision that fits only the registry's own torch
-EXTRAS := train ray cloud wandb pretrained dicom evidently bento dev
+EXTRAS := train ray cloud stores wandb pretrained dicom evidently bento dev
 COMPILE = env -u UV_FIND_LINKS $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 lock: $(READY)  ## resolve again: everything (requirements.lock), what serves, and what developers install
 	$(COMPILE) --upgrade $(addprefix --extra ,$(EXTRAS)) pyproject.toml -o requirements.lock
@@ -71,6 +71,10 @@ lock: $(READY)  ## resolve again: everything (requirements.lock), what serves, a
 
 bench: $(READY)  ## every budget beside its floor, as a table and in build/bench.json
 	$(BIN)/python -m bench
+
+# SECONDS= and ROUNDS= of every load: 3 and 3; the peers get an environment of their own below build/
+bench-serving: $(READY)  ## our server beside its ceiling, a tutorial's, LitServe and BentoML, by wrk: build/bench-serving.json
+	$(BIN)/python -m bench.serving $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 images:  ## build the container images (buildah, or TOOL=docker); BASE=IMAGE, TAG=T, TORCH='uv words'
 	$(PYTHON) deploy/docker/build.py

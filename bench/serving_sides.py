@@ -58,7 +58,7 @@ class Side:
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """Let a peer run for the length of the block: LitServe's idle processes else take a fifth of a core from all."""
+        """Let a peer run for the length of the block: LitServe's else take a fifth of a core from all."""
         self._tell(signal.SIGCONT)
         yield
         self._tell(signal.SIGSTOP)

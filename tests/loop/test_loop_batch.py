@@ -85,7 +85,11 @@ def test_answers_are_written_as_json_lines_csv_and_parquet(ward: Ward, films: Pa
         assert [row["class"] for row in flat] == [p["class"] for p in predictions]
         assert [float(row["p_opacity"]) for row in flat] == [p["probabilities"]["opacity"] for p in predictions]
         assert [row["set"].split() for row in flat] == [p["set"] for p in predictions]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name[:2] == "a.") == ["a.csv", "a.jsonl", "a.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[:2] == "a.") == [
+        "a.csv",
+        "a.jsonl",
+        "a.parquet",
+    ]
 
 
 def test_answers_in_a_file_are_those_on_the_screen_but_for_how_long_they_took(
@@ -190,5 +194,7 @@ def test_an_unknown_launcher_and_no_worker_are_refused_at_once(ward: Ward, films
 
 def test_a_file_that_cannot_be_written_is_named(ward: Ward, films: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(NotWritable, match=r"cannot write a.csv.part\n.*file/a.csv.part: .*; expected a folder with room"):
+    with pytest.raises(
+        NotWritable, match=r"cannot write a.csv.part\n.*file/a.csv.part: .*; expected a folder with room"
+    ):
         batch.predict(ward.ports, "champion", [films], out=tmp_path / "file" / "a.csv")

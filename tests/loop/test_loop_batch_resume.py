@@ -147,7 +147,9 @@ def test_a_folder_of_somebody_else_is_left_alone(ward: Ward, films: Path, tmp_pa
     out = tmp_path / "a.jsonl"
     outfile.part(out).mkdir()
     (outfile.part(out) / "thesis.txt").write_text("mine")
-    with pytest.raises(NotWritable, match=r"cannot write a.jsonl\n.*a.jsonl.part: a folder of somebody else; expected n"):
+    with pytest.raises(
+        NotWritable, match=r"cannot write a.jsonl\n.*a.jsonl.part: a folder of somebody else; expected n"
+    ):
         batch.predict(ward.ports, "champion", [films], out=out)
     assert (outfile.part(out) / "thesis.txt").read_text() == "mine"
 

@@ -92,7 +92,9 @@ def test_a_process_that_is_killed_wherever_it_is_ends_the_run(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nif '-m' in sys.orig_argv: os.kill(os.getpid(), 9)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(WorldFault, match=r"processes that answer films are killed\n.*killed by signal 9, twice\. Free m"):
+    with pytest.raises(
+        WorldFault, match=r"processes that answer films are killed\n.*killed by signal 9, twice\. Free m"
+    ):
         list(crew.processes(job, iter(chunks(films)), 1))
 
 
@@ -106,7 +108,9 @@ def test_a_bug_in_a_process_is_told_as_one(job: Job, films: list[str], hooked: N
 
 def test_what_a_process_finds_wrong_is_raised_here(job: Job, films: list[str]) -> None:
     (job.path / "model.onnx").write_bytes(b"no network")
-    with pytest.raises(DamagedBundle, match=r"the bundle at .* is damaged: model.onnx\n  model.onnx: the file has chang"):
+    with pytest.raises(
+        DamagedBundle, match=r"the bundle at .* is damaged: model.onnx\n  model.onnx: the file has chang"
+    ):
         list(crew.processes(job, iter(chunks(films)), 1))
 
 

@@ -22,7 +22,11 @@ from rounds.loop import batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PORT = 6399
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_raylet_start_wait_time_s": "180",  # a busy machine takes longer than the usual minute
+}
 
 
 @pytest.fixture
@@ -40,6 +44,8 @@ def test_a_cluster_of_this_machine_writes_the_file_of_one_process(
     ward: Ward, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
     told = list[str]()
     alone = batch.predict(ward.ports, "champion", [Path("films")], out=tmp_path / "alone.csv", workers=1)
     spread = batch.predict(

@@ -54,7 +54,20 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             if subprocess.run(["ip", "netns", "add", host.name], capture_output=True).returncode:
                 pytest.skip("this kernel makes no network namespaces")
         ends = [f"ra{mark}", f"rb{mark}"]
-        _ip("link", "add", ends[0], "netns", made[0].name, "type", "veth", "peer", "name", ends[1], "netns", made[1].name)
+        _ip(
+            "link",
+            "add",
+            ends[0],
+            "netns",
+            made[0].name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            ends[1],
+            "netns",
+            made[1].name,
+        )
         for host, end in zip(made, ends, strict=True):
             _ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", end)
             _ip("-n", host.name, "link", "set", end, "up")

@@ -38,7 +38,7 @@ class Podman:
 
     environment: Mapping[str, str]
 
-    def __call__(self, *words: str, check: bool = True, limit_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *words: str, check: bool = True, limit_s: float = 900) -> subprocess.CompletedProcess[str]:
         """Run one of its commands; both streams as text."""
         done = subprocess.run(
             ["podman", *words], env=dict(self.environment), capture_output=True, text=True, timeout=limit_s

@@ -58,5 +58,6 @@ def before_call(_context: object, case: schemathesis.Case, _kwargs: object) -> N
     if given is not None and re.fullmatch("[!-~]{1,255}", str(given)):
         case.headers["idempotency-key"] = str(uuid.uuid4())
     positive = case.meta is not None and case.meta.generation.mode.is_positive
-    if positive and case.media_type == "multipart/form-data":
-        case.body = {"file": film(len(case.operation.path))}
+    if positive and case.media_type == "multipart/form-data" and "files" in case.body:
+        del case.body["files"]
+        case.body.setdefault("file", film(1))

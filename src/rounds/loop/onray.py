@@ -26,7 +26,8 @@ from rounds.runtime.bundle import FILES, SUMS
 def on_ray(job: Job, orders: Iterator[Order], count: int, tell: Tell) -> Answers:
     """The packed chunk of each order, as they come, from as many processes as the cluster has CPUs.
 
-    On this machine alone they are `count`. `tell` hears which nodes had a part in it. Raises: what a clerk raises; WorldFault without Ray, or where it fails.
+    On this machine alone they are `count`. `tell` hears which nodes had a part in it.
+    Raises: what a clerk raises; WorldFault without Ray, or where it fails.
     """
     with ExitStack() as stack:
         try:

@@ -24,7 +24,7 @@ FORMATS = (".jsonl", ".csv", ".parquet")
 STATE = "state.json"
 
 _COLUMNS = ("id", "path", "class", "refer", "reason", "ood", "set", "version", "bundle", "ms")
-_ROWS = 8192  # rows of a group in Parquet: what is held in memory at once
+_ROWS = 4096  # rows of a group in Parquet: what is held in memory at once
 
 Tell = Callable[[str], None]
 Settings = Mapping[str, Any]

@@ -82,7 +82,7 @@ def parsed(body: bytes) -> Any:
 
 def _share(text: str) -> float | None:
     # float() also takes other alphabets' digits, underscores and spaces
-    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,20})?|\.[0-9]{1,20}", text, re.ASCII):
+    if not re.fullmatch(r"([0-9]{1,3}(\.[0-9]{1,20})?|\.[0-9]{1,20})(e-?[0-9]{1,3})?", text, re.ASCII):
         return None
     value = float(text)
     return value if 0 <= value <= 1 else None
