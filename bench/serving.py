@@ -36,6 +36,8 @@ CEILING, GOAL, TUTORIAL, FRAMEWORK = 0.65, 0.80, 4.0, 3.0
 P95_MS, P99_P50, KEEPING, SCORING_US, START_S, MEMORY_MB, SWAP_S = 10.0, 4.0, 8.0, 30.0, 1.5, 300.0, 1.0
 FEW, MANY = 16, 64
 SHORT = {"small": SMALL, "middle": MIDDLE, "large": LARGE}
+# Large films take long: fewer at a time, and for longer, or a peer answers none within the run.
+CONNECTIONS, LONGER = {SMALL: MANY, MIDDLE: MANY, LARGE: FEW}, {SMALL: 1, MIDDLE: 1, LARGE: 2}
 COMPARED = {SMALL: 200, MIDDLE: 60, LARGE: 20}
 
 
@@ -50,7 +52,8 @@ class Run:
 
     @property
     def per_cpu(self) -> float:
-        return self.load.requests / self.cpu
+        # One that answers none in time is given one: a ratio to it must be a number.
+        return max(1, self.load.requests) / self.cpu
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Bench:
                 wrk(side.url, bodies, side.content_type(kind), connections, 1)
                 side.settle()
             before = cpu_seconds(side.pid)
-            load = wrk(side.url, bodies, side.content_type(kind), connections, self.seconds)
+            load = wrk(side.url, bodies, side.content_type(kind), connections, LONGER[kind.name] * self.seconds)
             then = cpu_seconds(side.pid) - before
             left = side.settle()
             run = Run(load, then, cpu_seconds(side.pid) - before, left)
@@ -134,31 +137,35 @@ def compared(
     bench: Bench, served: Workspace, kind: Kind, side: Side, peers: Sequence[Side], count: int
 ) -> list[dict[str, Any]]:
     """The rows of one kind of film."""
-    ceiling, most = Ceiling(served.path(served.bundle)), list[float]()
+    ceiling, most, full = Ceiling(served.path(served.bundle)), list[float](), CONNECTIONS[kind.name]
     agree = agreement([side, *peers], kind, ceiling.label)
-    loads = [(side, FEW), *((one, MANY) for one in (side, *peers))]
+    loads = [*((side, FEW) for _ in range(full != FEW)), *((one, full) for one in (side, *peers))]
     bench.rounds(count, loads, kind, lambda: most.append(ceiling.films_per_cpu_second(kind, bench.seconds, bench.salt)))
-    top = statistics.median(most)
-    own = bench.median(kind.name, side.name, MANY, _per_cpu)
-    few, many = bench.said(kind.name, side.name, FEW), bench.said(kind.name, side.name, MANY)
-    later = own / bench.median(kind.name, side.name, MANY, lambda run: run.load.requests / run.then)
-    about = f"goal {GOAL:g}; ceiling {top:.0f}/CPU-s; {many}; {1 - later:.0%} of the CPU after the load; {kind.source}"
+    top, own = statistics.median(most), bench.median(kind.name, side.name, full, _per_cpu)
+    later = 1 - bench.median(kind.name, side.name, full, lambda run: run.then / run.cpu)
+    words = bench.said(kind.name, side.name, full)
+    about = f"goal {GOAL:g}; ceiling {top:.0f}/CPU-s; {words}; {later:.0%} of the CPU after the load; {kind.source}"
     rows = [row(f"share of the ceiling, {kind.name}", own / top, CEILING, "share", about, higher=True)]
+    rows += beside(bench, kind, side, peers, full)
+    p95, few = bench.median(kind.name, side.name, FEW, _p95), bench.said(kind.name, side.name, FEW)
+    small, alike = kind.name == SMALL, "the peers' pixels are Pillow's: the same where nothing is resized"
+    rows.append(row(f"p95 at {FEW} connections, {kind.name}", p95, P95_MS if small else None, "ms", few))
+    if full == MANY:
+        fair = bench.median(kind.name, side.name, MANY, lambda run: run.load.p99 / run.load.p50)
+        rows.append(row(f"p99 / p50 at {MANY} connections, {kind.name}", fair, P99_P50, "times", words))
+    one = f"all sides name one class, {kind.name}"
+    rows.append(row(one, agree, 1.0 if small else None, "share", alike, higher=True))
+    return [*rows, *(scored(ceiling) if small else [])]
+
+
+def beside(bench: Bench, kind: Kind, side: Side, peers: Sequence[Side], connections: int) -> list[dict[str, Any]]:
+    """How many times each peer's answers per CPU second ours are."""
+    rows, own = [], bench.median(kind.name, side.name, connections, _per_cpu)
     for one, floor in zip(peers, (TUTORIAL, FRAMEWORK, FRAMEWORK), strict=True):
-        times = own / bench.median(kind.name, one.name, MANY, _per_cpu)
-        words = bench.said(kind.name, one.name, MANY)
+        times = own / bench.median(kind.name, one.name, connections, _per_cpu)
+        words = bench.said(kind.name, one.name, connections)
         rows.append(row(f"times {one.name}, {kind.name}", times, floor, "times", words, higher=True))
-    p95 = bench.median(kind.name, side.name, FEW, _p95)
-    fair = bench.median(kind.name, side.name, MANY, lambda run: run.load.p99 / run.load.p50)
-    small = kind.name == SMALL
-    return [
-        *rows,
-        row(f"p95 at {FEW} connections, {kind.name}", p95, P95_MS if small else None, "ms", few),
-        row(f"p99 / p50 at {MANY} connections, {kind.name}", fair, P99_P50, "times", many),
-        row(f"all sides name one class, {kind.name}", agree, 1.0 if small else None, "share", "Pillow's pixels for the "
-            "peers: the same where nothing is resized", higher=True),
-        *(scored(ceiling) if small else []),
-    ]  # fmt: skip
+    return rows
 
 
 def agreement(sides: Sequence[Side], kind: Kind, label: Callable[[bytes], str]) -> float:
@@ -240,12 +247,8 @@ def quantised(bench: Bench, served: Workspace, kind: Kind, count: int) -> list[d
         bench.rounds(count, [(one, MANY) for one in (side, *peers)], kind, lambda: None)
     own = bench.median(kind.name, side.name, MANY, _per_cpu)
     times, words = own / bench.median(kind.name, "ours", MANY, _per_cpu), bench.said(kind.name, side.name, MANY)
-    rows = [row(f"times float32, int8, {kind.name}", times, None, "times", words, higher=True)]
-    for one, floor in zip(peers, (TUTORIAL, FRAMEWORK, FRAMEWORK), strict=True):
-        times = own / bench.median(kind.name, one.name, MANY, _per_cpu)
-        words = bench.said(kind.name, one.name, MANY)
-        rows.append(row(f"times {one.name}, {kind.name}", times, floor, "times", words, higher=True))
-    return rows
+    first = row(f"times float32, int8, {kind.name}", times, None, "times", words, higher=True)
+    return [first, *beside(bench, kind, side, peers, MANY)]
 
 
 def failures(bench: Bench) -> dict[str, Any]:

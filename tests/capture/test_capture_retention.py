@@ -61,8 +61,13 @@ def test_images_older_than_the_rule_go_and_one_event_counts_them(ports: Ports, t
     (event,) = ports.events.read()
     assert (event.kind, event.who) == ("images_dropped", "test")
     assert event.evidence == {
-        "images": 2, "bytes": 8, "awaited": 0, "kept_images": 1, "kept_bytes": 7,
-        "days": 30, "limit_bytes": 0,
+        "images": 2,
+        "bytes": 8,
+        "awaited": 0,
+        "kept_images": 1,
+        "kept_bytes": 7,
+        "days": 30,
+        "limit_bytes": 0,
     }
     assert apply(ports, tmp_path, days=30) == Dropped(0, 0, 0, 1, 7)
     assert ports.events.head() == 1

@@ -41,12 +41,20 @@ def test_the_rule_in_force_is_kept_and_said(ports: Ports) -> None:
     usual = {"awaited": 0, "limit_bytes": 0}
     assert retaining.drop_images(ports) == {
         **usual,
-        "images": 0, "bytes": 0, "kept_images": 2, "kept_bytes": 8, "days": 0.0,
+        "images": 0,
+        "bytes": 0,
+        "kept_images": 2,
+        "kept_bytes": 8,
+        "days": 0.0,
     }
     ruling.change(ports, ruling.Rules(capture=CaptureSpec(days=30)))
     assert retaining.drop_images(ports) == {
         **usual,
-        "images": 1, "bytes": 3, "kept_images": 1, "kept_bytes": 5, "days": 30,
+        "images": 1,
+        "bytes": 3,
+        "kept_images": 1,
+        "kept_bytes": 5,
+        "days": 30,
     }
     assert [row.gone for row in ports.captures.since(0)] == [True, False]
 
@@ -84,8 +92,13 @@ def test_the_command_drops_images_and_says_by_which_rule(tmp_path: Path) -> None
     assert rounds(home, "policy", "capture.days=30", "capture.bytes=1000000").code == 0
     said = rounds(home, "retain", "--json").json
     assert said == {
-        "images": 1, "bytes": 3, "awaited": 1, "kept_images": 2, "kept_bytes": 10,
-        "days": 30.0, "limit_bytes": 1_000_000,
+        "images": 1,
+        "bytes": 3,
+        "awaited": 1,
+        "kept_images": 2,
+        "kept_bytes": 10,
+        "days": 30.0,
+        "limit_bytes": 1_000_000,
     }
     assert rounds(home, "retain").out.splitlines() == [
         "0 images dropped (0 bytes), 2 kept",
