@@ -20,6 +20,9 @@ from tests.support.films import every_format, mutated
 from tests.support.server import Served, server
 from tests.support.workspace import films_as_png, opened, promote
 
+from rounds.core.records import Label
+from rounds.loop import labelling
+
 pytestmark = pytest.mark.faults
 FILM = films_as_png(1)[0]
 HEAD = b"POST /v1/predict HTTP/1.1\r\nhost: t\r\ncontent-type: image/png\r\n"
@@ -128,8 +131,8 @@ def test_a_clock_that_is_set_back_changes_no_order_and_loses_no_answer(
             first = asked(served, 1.0)
             shift("-2d")
             second = asked(served, 1.0)
-            told = httpx.post(f"{served.url}/v1/labels", json=[{"prediction": second.ids[-1], "label": "normal"}])
     with opened(home) as ports:
+        labelled = labelling.attach(ports, [Label("normal", prediction=second.ids[-1])])
         rows = ports.captures.since(0, limit=100_000)
     names, order = [*first.ids, *second.ids], [row.prediction for row in rows]
     lost = set(names) - set(order)
@@ -137,7 +140,7 @@ def test_a_clock_that_is_set_back_changes_no_order_and_loses_no_answer(
     assert (first.bad, second.bad, lost) == ([], [], set())
     assert max(map(order.index, first.ids)) < min(map(order.index, second.ids))
     assert rows[-1].at < rows[0].at, "the clock went back"
-    assert told.json()["accepted"] == 1
+    assert labelled == {"accepted": 1, "refused": []}
 
 
 def test_a_hundred_thousand_damaged_films_of_every_format_crash_nothing_and_grow_nothing(

@@ -142,6 +142,7 @@ class Short:
 
     def ask(self) -> None:
         """The whole film is here."""
+        self.more_body = False
         self._id = request_id(self._headers.get(b"x-request-id"))
         live = self._serving.live
         try:
