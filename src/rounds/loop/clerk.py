@@ -17,7 +17,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,12 +34,13 @@ from rounds.core.specs import Limits
 from rounds.imaging.fit import to_pixels
 from rounds.loop.outfile import Chunk, packed
 from rounds.runtime.bundle import read as read_bundle
-from rounds.runtime.predictor import Predictor
+from rounds.runtime.predictor import Outputs, Predictor
 from rounds.runtime.scores import Scorer
 from rounds.runtime.verdict import Judge, Verdicts
 from rounds.serve.wire import Frame, frame, read
 
 BATCH = 32
+AHEAD_BYTES = 8_000_000
 NETWORK = -1  # what a clerk is at, where it is no film
 
 Step = Callable[[int], None]
@@ -57,12 +58,21 @@ class Job:
     timed: bool = False
 
 
-class Batch(NamedTuple):
-    """Films of one run of the network: paths, ids and pixels."""
+class File(NamedTuple):
+    """A file's bytes, what the file system says of it, and why it is refused, if that is known."""
+
+    path: str
+    data: bytes
+    found: os.stat_result | None
+    reason: str = ""
+
+
+class Taken(NamedTuple):
+    """Films that are to be answered: their paths and ids, and what the network says of them, batch by batch."""
 
     paths: list[str]
     ids: list[str]
-    pixels: list[npt.NDArray[np.uint8]]
+    said: list[Outputs]
 
 
 class Clerk:
@@ -76,49 +86,66 @@ class Clerk:
             raise DamagedBundle("the bundle has changed on the way", [other])
         self._predictor = Predictor(self.bundle)
         self._scorer, self._judge = Scorer(self.bundle.scoring), Judge(self.bundle)
-        self._salt = hashlib.blake2b(self.bundle.digest.encode(), digest_size=12)
+        self._salt = hashlib.sha256(self.bundle.digest.encode())
 
     def answer(self, paths: Sequence[str], lost: Mapping[int, str] | None = None, at: Step | None = None) -> bytes:
         """The packed chunk for these films; a film whose place is in `lost` is refused for that reason, unread.
 
         `at` is told the place of each film before it is looked at, and NETWORK before the network runs.
         """
-        lines, refused, lost, key = list[bytes](), list[dict[str, str]](), lost or {}, hashlib.sha256()
+        begun, key, taken, refused = time.perf_counter(), hashlib.sha256(), Taken([], [], []), list[dict[str, str]]()
         for start in range(0, len(paths), BATCH):
-            begun, batch = time.perf_counter(), Batch([], [], [])
-            for place, path in enumerate(paths[start : start + BATCH], start):
+            pixels = list[npt.NDArray[np.uint8]]()
+            for place, file in self._files(paths[start : start + BATCH], start, lost or {}):
                 if at:
                     at(place)
+                key.update(_stamp(file.path, file.found))
+                reason = file.reason
                 try:
-                    found = stat_or_none(path)
-                    key.update(_stamp(path, found))
-                    if place in lost:
-                        refused.append({"path": path, "reason": lost[place]})
-                    else:
-                        self._take(batch, path, _bytes(path, found, self.job.limits))
+                    if not reason:
+                        pixels.append(to_pixels(file.data, self.bundle.imaging, self.job.limits))
+                        taken.paths.append(file.path)
+                        taken.ids.append(self._id(file.path, file.data))
                 except BadImage as error:
-                    refused.append({"path": path, "reason": "; ".join([error.message, *map(str, error.faults)])})
-                except OSError as error:
-                    refused.append({"path": path, "reason": f"cannot be read: {error.strerror or error}"})
+                    reason = "; ".join([error.message, *map(str, error.faults)])
+                if reason:
+                    refused.append({"path": file.path, "reason": reason})
             if at:
                 at(NETWORK)
-            if batch.paths:
-                lines += self._decide(batch, begun)
+            if pixels:
+                taken.said.append(self._predictor.answer(np.stack(pixels)))
+        lines = self._decide(taken, begun) if taken.said else []
         return packed(Chunk(key.hexdigest(), len(lines), refused, b"".join(lines)))
 
-    def _take(self, batch: Batch, path: str, data: bytes) -> None:
-        batch.pixels.append(to_pixels(data, self.bundle.imaging, self.job.limits))
+    def _files(self, paths: Sequence[str], start: int, lost: Mapping[int, str]) -> Iterator[tuple[int, File]]:
+        """The files with their places, read ahead as long as they are small: one by one, between decodings, reading
+        takes twice as long."""
+        ahead, size, most = list[tuple[int, File]](), 0, self.job.limits.max_bytes + 1
+        for place, path in enumerate(paths, start):
+            file = File(path, b"", stat_or_none(path), lost[place]) if place in lost else _read(path, most)
+            ahead.append((place, file))
+            size += len(file.data)
+            if size > AHEAD_BYTES:
+                yield from ahead
+                ahead, size = [], 0
+        yield from ahead
+
+    def _id(self, path: str, data: bytes) -> str:
         name = self._salt.copy()
         name.update(os.fsencode(path) + b"\0")
         name.update(data)
-        batch.ids.append("p_" + name.hexdigest())
-        batch.paths.append(path)
+        return "p_" + name.hexdigest()[:24]
 
-    def _decide(self, batch: Batch, begun: float) -> list[bytes]:
-        outputs = self._predictor.answer(np.stack(batch.pixels))
+    def _decide(self, taken: Taken, begun: float) -> list[bytes]:
+        """The lines, decided for all films of a chunk at once: batch by batch numpy's calls would cost thrice that."""
+        outputs = Outputs(
+            np.concatenate([said.logits for said in taken.said]),
+            np.concatenate([said.embedding for said in taken.said]),
+            np.empty((len(taken.paths), 0, 0, 0), np.float32),
+        )
         found = self._judge.verdicts(outputs, self._scorer.distances(outputs))
-        ms = (time.perf_counter() - begun) * 1000 / len(batch.paths) if self.job.timed else 0.0
-        return _lines(self.bundle, self.job.version, batch, found, ms)
+        ms = (time.perf_counter() - begun) * 1000 / len(taken.paths) if self.job.timed else 0.0
+        return _lines(self.bundle, self.job.version, taken, found, ms)
 
 
 def stat_or_none(path: str) -> os.stat_result | None:
@@ -142,36 +169,38 @@ def _stamp(path: str, found: os.stat_result | None) -> bytes:
     return os.fsencode(path) + said
 
 
-def _bytes(path: str, found: os.stat_result | None, limits: Limits) -> bytes:
-    """The file's bytes; of one that is too large so many that it is refused as such."""
-    if found is None or not stat.S_ISREG(found.st_mode):
-        with Path(path).open("rb") as opened:
-            return opened.read(limits.max_bytes + 1)
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _read(path: str, most: int) -> File:
+    """The file; of one that is too large `most` bytes, so that it is refused as such."""
     try:
-        # In one piece, but for file systems that give less at a time than was asked for.
-        data, most = os.read(handle, min(found.st_size, limits.max_bytes) + 1), limits.max_bytes + 1
-        while found.st_size > len(data) < most and (more := os.read(handle, most - len(data))):
-            data += more
-        return data
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            found = os.fstat(handle)
+            # In one piece, but for pipes, and file systems that give less at a time than was asked for.
+            data = os.read(handle, min(found.st_size + 1, most))
+            while (len(data) < found.st_size or not stat.S_ISREG(found.st_mode)) and len(data) < most:
+                more = os.read(handle, most - len(data))
+                if not more:
+                    break
+                data += more
+            return File(path, data, found)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        return File(path, b"", stat_or_none(path), f"cannot be read: {error.strerror or error}")
 
 
-def _lines(bundle: Bundle, version: str, batch: Batch, found: Verdicts, ms: float) -> list[bytes]:
-    classes, columns = (
-        bundle.classes,
-        zip(
-            batch.ids,
-            batch.paths,
-            found.label.tolist(),
-            found.probabilities.tolist(),
-            found.members.tolist(),
-            found.refer.tolist(),
-            found.reason,
-            found.ood.tolist(),
-            strict=True,
-        ),
+def _lines(bundle: Bundle, version: str, taken: Taken, found: Verdicts, ms: float) -> list[bytes]:
+    classes = bundle.classes
+    columns = zip(
+        taken.ids,
+        taken.paths,
+        found.label.tolist(),
+        found.probabilities.tolist(),
+        found.members.tolist(),
+        found.refer.tolist(),
+        found.reason,
+        found.ood.tolist(),
+        strict=True,
     )
     lines = []
     for name, path, label, probabilities, members, refer, reason, ood in columns:

@@ -6,6 +6,7 @@ Rounds must be installed on every node, and the films lie on a disk that all of 
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from rounds.loop.crew import AHEAD, Answers, Order
 from rounds.loop.outfile import Tell
 from rounds.runtime.bundle import FILES, SUMS
 
+KNOCK_S = 10.0
+
 
 def on_ray(job: Job, orders: Iterator[Order], count: int, tell: Tell) -> Answers:
     """The packed chunk of each order, as they come, from as many processes as the cluster has CPUs.
@@ -33,7 +36,9 @@ def on_ray(job: Job, orders: Iterator[Order], count: int, tell: Tell) -> Answers
         try:
             from rounds.train.cluster import ray_cluster
 
-            if "RAY_ADDRESS" not in os.environ:
+            if address := os.environ.get("RAY_ADDRESS"):
+                _knock(address)
+            else:
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="rounds-"))
                 if os.environ.setdefault("RAY_TMPDIR", scratch) == scratch:
                     stack.callback(os.environ.pop, "RAY_TMPDIR", None)
@@ -41,12 +46,21 @@ def on_ray(job: Job, orders: Iterator[Order], count: int, tell: Tell) -> Answers
         except ModuleNotFoundError as error:
             missing = Fault("not installed", str(error.name), next="pip install 'rounds[ray]'")
             raise WorldFault("this launcher needs Ray", [missing]) from error
-        except ConnectionError as error:
+        except OSError as error:
             there = Fault("no cluster answers", os.environ.get("RAY_ADDRESS", ""), got=str(error), next="is it up?")
             raise WorldFault("the Ray cluster cannot be joined", [there]) from error
         nodes = Counter[str]()
         yield from _answers(ray, job, orders, nodes)
-    tell("answered by " + ", ".join(f"{node} ({chunks} chunks)" for node, chunks in sorted(nodes.items())))
+        places = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+        parts = sorted(f"{places.get(node, node)} ({chunks} chunks)" for node, chunks in nodes.items())
+        tell(f"answered by {', '.join(parts)}")
+
+
+def _knock(address: str) -> None:
+    """Ray itself knocks for minutes where nobody is. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
 
 
 def _answers(ray: Any, job: Job, orders: Iterator[Order], nodes: Counter[str]) -> Answers:
@@ -83,11 +97,11 @@ def _got(ray: Any, done: Any) -> tuple[str, bytes]:
 
 
 def _chunk(files: Mapping[str, bytes], job: Job, folder: str, paths: list[str]) -> tuple[str, bytes]:
-    """One chunk, answered on a node, in the folder in which the paths were named; the node's address beside it."""
-    from ray.util import get_node_ip_address
+    """One chunk, answered on a node, in the folder in which the paths were named; the node's id beside it."""
+    import ray
 
     os.chdir(folder)
-    return get_node_ip_address(), (_SEATED.get(job) or _seated(files, job)).answer(paths)
+    return ray.get_runtime_context().get_node_id(), (_SEATED.get(job) or _seated(files, job)).answer(paths)
 
 
 _SEATED: dict[Job, Clerk] = {}
