@@ -2,7 +2,7 @@
 
     python -m bench.scoring [--workers 2] [--runs 3] [--out build/bench-scoring.json]
 
-The ceiling: one process a core that is given paths, reads the files, decodes them and runs the network in batches of 32,
+The ceiling: one process a core that is given paths, reads the files, decodes them, runs the network in batches of 32,
 and makes nothing of it. (Reading is part of it: a folder's films lie on a disk. Without it, all bytes being in memory
 beforehand, is told too.) Ours: the command, which finds and reads the files, answers, and writes the answers down. It
 runs over a few films and over many; the difference is what films cost, free of what a start costs, which is told apart.
