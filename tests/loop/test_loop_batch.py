@@ -161,6 +161,20 @@ def test_of_many_answers_only_their_number_is_said(
     assert (len(whole["predictions"]), len(whole["refused"])) == (40, 31)
 
 
+def test_films_that_come_or_go_while_it_runs_are_answered_or_not_and_nothing_breaks(
+    ward: Ward, films: Path, tmp_path: Path
+) -> None:
+    def come(done: int, _of: int) -> None:
+        if done == 32:
+            for i in range(50):
+                (films / "deep" / f"new-{i:02d}.png").write_bytes((films / "film-00.png").read_bytes())
+            (films / "film-38.png").unlink()
+
+    done = batch.predict(ward.ports, "champion", [films], out=tmp_path / "a.jsonl", workers=1, progress=come)
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == len(done["predictions"])
+    assert 39 <= len(done["predictions"]) <= 90
+
+
 def test_without_an_answer_there_is_no_file(ward: Ward, films: Path, tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.csv", "a.parquet"):
         done = batch.predict(ward.ports, "champion", [films / "text.png"], out=tmp_path / name)

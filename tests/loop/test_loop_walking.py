@@ -46,7 +46,7 @@ def test_a_folder_with_more_names_than_are_held_is_sorted_all_the_same(
     whole = list(walking.walk([place]))
     monkeypatch.setattr(walking, "HELD", 7)
     assert list(walking.walk([place])) == whole
-    assert len(whole) == 109
+    assert len(whole) == walking.count([place]) == 109
 
 
 def test_what_is_written_there_is_left_out_and_nothing_else_of_its_name(place: Path) -> None:
@@ -55,6 +55,7 @@ def test_what_is_written_there_is_left_out_and_nothing_else_of_its_name(place: P
     assert "b.png" not in found
     assert "b/1.png" not in found
     assert "a/b.png" in found
+    assert walking.count([Path()], [place / "b.png", place / "b"]) == len(found)
 
 
 def test_every_missing_path_is_named(place: Path) -> None:

@@ -14,17 +14,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rounds.core.errors import BadOverride, Fault
 from rounds.core.ids import plain
 from rounds.core.ports import Ports
+from rounds.core.records import Bundle
 from rounds.loop import measuring, outfile, ruling
 from rounds.loop.clerk import BATCH, Clerk, Job, key_of
 from rounds.loop.crew import Answers, Order, processes
 from rounds.loop.outfile import Chunk, Keep, Memory, Tell
-from rounds.loop.walking import check, walk
+from rounds.loop.walking import check, count, walk
 from rounds.registry.catalogue import Catalogue
 
 LAUNCHERS = ("local", "ray")
@@ -37,13 +39,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class _Run:
-    """How far a run is: `count` films in all, `size` of them to a chunk, `here` the chunks that are kept from before,
-    `done` films."""
+    """How far a run is: `count` films in all as it began, `here` the chunks that are kept from before, `chunks` as many
+    as were met with, `done` films."""
 
     count: int
     keep: Keep
     progress: Progress
     here: set[int] = field(default_factory=set)
+    chunks: int = 0
     done: int = 0
 
     @property
@@ -51,13 +54,9 @@ class _Run:
         """Of the number of films alone: chunks must be the same however many processes there are."""
         return min(CHUNK, BATCH * max(1, -(-self.count // (BATCH * CHUNKS))))
 
-    @property
-    def chunks(self) -> int:
-        return -(-self.count // self.size)
-
     def films(self, number: int) -> int:
-        """How many films a chunk has."""
-        return min(self.size, self.count - number * self.size)
+        """How many films a chunk has, if none came or went since the run began."""
+        return max(0, min(self.size, self.count - number * self.size))
 
     def take(self, number: int, data: bytes) -> None:
         """Keep an answered chunk."""
@@ -89,16 +88,15 @@ def predict(
         outfile.check_format(out)
     check(paths)
     bundle = measuring.open_bundle(ports, ref)
-    version = next((v.version for v in Catalogue.of(ports.events.read()).versions if v.bundle == bundle.digest), "")
-    job = Job(bundle.path.resolve(), bundle.digest, version, ruling.in_force(ports).serve.limits, timed=out is None)
+    job = _job(ports, bundle, timed=out is None)
     besides = [out, outfile.part(out)] if out else []
-    count = sum(1 for _ in walk(paths, besides))
-    settings = {"format": 1, "bundle": bundle.digest, "version": version, "limits": plain(job.limits)}
+    films = partial(walk, paths, besides)
+    settings = {"format": 1, "bundle": job.digest, "version": job.version, "limits": plain(job.limits)}
     with outfile.kept_beside(out, settings, tell or _quiet) if out else nullcontext(Memory()) as keep:
-        run = _Run(count, keep, progress or (lambda *_: None))
+        run = _Run(count(paths, besides), keep, progress or (lambda *_: None))
         if isinstance(keep, outfile.Folder):
-            _go_on(run, keep, walk(paths, besides), tell or _quiet)
-        orders = _orders(run, walk(paths, besides))
+            _go_on(run, keep, films(), tell or _quiet)
+        orders = _orders(run, films())
         if launcher == "ray":
             from rounds.loop.onray import on_ray
 
@@ -113,6 +111,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _job(ports: Ports, bundle: Bundle, *, timed: bool) -> Job:
+    version = next((v.version for v in Catalogue.of(ports.events.read()).versions if v.bundle == bundle.digest), "")
+    return Job(bundle.path.resolve(), bundle.digest, version, ruling.in_force(ports).serve.limits, timed)
+
+
 def _check(workers: int | None, launcher: str) -> None:
     faults = []
     if workers is not None and workers < 1:
@@ -125,15 +128,18 @@ def _check(workers: int | None, launcher: str) -> None:
 
 def _orders(run: _Run, films: Iterator[str], *, kept: bool = False) -> Iterator[Order]:
     """The chunks that are still to do, or those that may be kept, taken from the films as they are asked for."""
-    for number in range(run.chunks):
+    for number in itertools.count():
         paths = list(itertools.islice(films, run.size))
-        if (number in run.here) is kept and paths:
+        if not paths:
+            return
+        run.chunks = number + 1
+        if (number in run.here) is kept:
             yield number, paths
 
 
 def _go_on(run: _Run, keep: outfile.Folder, films: Iterator[str], tell: Tell) -> None:
     """Find the chunks that a run before this one has answered, of films that lie there as they did."""
-    found = {number: key for number in range(run.chunks) if (key := keep.key(number)) is not None}
+    found = {number: key for number in range(-(-run.count // run.size)) if (key := keep.key(number)) is not None}
     if not found:
         return
     run.here = set(found)
@@ -150,11 +156,13 @@ def _on_this_machine(run: _Run, job: Job, orders: Iterator[Order], workers: int)
     begun, before = time.perf_counter(), run.done
     for number, paths in orders:
         run.take(number, clerk.answer(paths))
-        left_s = (time.perf_counter() - begun) / (run.done - before) * (run.count - run.done)
+        left_s = (time.perf_counter() - begun) / max(1, run.done - before) * (run.count - run.done)
         if workers > 1 and left_s > WORTH_S:
             break
+    else:
+        return
     del clerk
-    _by(run, processes(job, orders, min(workers, run.chunks)))
+    _by(run, processes(job, orders, min(workers, -(-run.count // run.size))))
 
 
 def _by(run: _Run, answers: Answers) -> None:

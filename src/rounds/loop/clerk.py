@@ -250,7 +250,7 @@ class Desk:
             self._say({"error": error.public()["error"]})
 
     def _answer(self, clerk: Clerk, head: Mapping[str, Any], body: memoryview) -> None:
-        paths = [os.fsdecode(path) for path in bytes(body).split(b"\0")]
+        paths = os.fsdecode(bytes(body)).split("\0")
         lost = {int(place): reason for place, reason in head["lost"].items()}
         at = (lambda place: self._say({"at": place})) if head["careful"] else None
         self._say({"chunk": head["chunk"]}, [clerk.answer(paths, lost, at)])
@@ -268,7 +268,7 @@ class Desk:
 def ordered(number: int, paths: Sequence[str], lost: Mapping[int, str], *, careful: bool) -> bytes:
     """The frame that asks a clerk for a chunk."""
     head = {"chunk": number, "lost": {str(place): reason for place, reason in lost.items()}, "careful": careful}
-    return frame(head, [b"\0".join(map(os.fsencode, paths))])
+    return frame(head, [os.fsencode("\0".join(paths))])
 
 
 def told(job: Job) -> bytes:

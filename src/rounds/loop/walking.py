@@ -6,13 +6,15 @@ import heapq
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rounds.core.errors import CallerFault, Fault
 
 # Names of one folder that are held at once; what is beyond waits on disk, sorted.
 HELD = 100_000
+# Marks the name of a folder; no name holds it, and it sorts before all that a name may hold.
+FOLDER = "\0"
 
 
 def check(paths: Sequence[Path]) -> None:
@@ -39,16 +41,23 @@ def walk(paths: Sequence[Path], besides: Sequence[Path] = ()) -> Iterator[str]:
             yield str(path)
 
 
-def _below(folder: str, left: dict[str, Path]) -> Iterator[str]:
-    before = "" if folder == "." else folder.rstrip("/") + "/"
+def count(paths: Sequence[Path], besides: Sequence[Path] = ()) -> int:
+    """How many files `walk` finds, at a fraction of its cost."""
+    left = {path.name: path.resolve() for path in besides}
+    return sum(_count(str(path), left) if path.is_dir() else 1 for path in paths)
+
+
+def _below(folder: str, left: Mapping[str, Path]) -> Iterator[str]:
+    before = _before(folder)
     try:
         names = _names(folder)
     except OSError:
         yield folder
         return
-    for name, is_folder in names:
-        path = before + name
-        if name in left and Path(path).resolve() == left[name]:
+    for name in names:
+        is_folder = name[-1] == FOLDER
+        path = before + (name[:-1] if is_folder else name)
+        if left and _is_left(path, left):
             continue
         if is_folder:
             yield from _below(path, left)
@@ -56,14 +65,43 @@ def _below(folder: str, left: dict[str, Path]) -> Iterator[str]:
             yield path
 
 
-def _names(folder: str) -> Iterable[tuple[str, bool]]:
-    """What lies in a folder and is a folder (True) or a file to look at, sorted by name."""
-    held, runs = list[tuple[str, bool]](), list[Iterable[tuple[str, bool]]]()
+def _count(folder: str, left: Mapping[str, Path]) -> int:
+    before, found = _before(folder), 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = _name(entry)
+                if name is None or (left and _is_left(before + entry.name, left)):
+                    continue
+                found += _count(before + entry.name, left) if name[-1] == FOLDER else 1
+    except OSError:
+        return 1
+    return found
+
+
+def _before(folder: str) -> str:
+    return "" if folder == "." else folder.rstrip("/") + "/"
+
+
+def _is_left(path: str, left: Mapping[str, Path]) -> bool:
+    name = path.rpartition("/")[2]
+    return name in left and Path(path).resolve() == left[name]
+
+
+def _name(entry: os.DirEntry[str]) -> str | None:
+    """The name of a file, or of a folder with its mark; None for what is not looked at."""
+    if entry.is_dir(follow_symlinks=False):
+        return entry.name + FOLDER
+    return entry.name if entry.name[0] != "." and entry.is_file() else None
+
+
+def _names(folder: str) -> Iterable[str]:
+    """What lies in a folder and is to be looked at, sorted by name."""
+    held, runs = list[str](), list[Iterable[str]]()
     with os.scandir(folder) as entries:
-        for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if is_folder or (not entry.name.startswith(".") and entry.is_file()):
-                held.append((entry.name, is_folder))
+        for name in map(_name, entries):
+            if name is not None:
+                held.append(name)
             if len(held) == HELD:
                 runs.append(_on_disk(sorted(held)))
                 held.clear()
@@ -71,15 +109,13 @@ def _names(folder: str) -> Iterable[tuple[str, bool]]:
     return heapq.merge(*runs, held) if runs else held
 
 
-def _on_disk(names: Sequence[tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
+def _on_disk(names: Sequence[str]) -> Iterator[str]:
     file = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the iterator closes it)
     file.writelines(json.dumps(name) + "\n" for name in names)
     file.seek(0)
 
-    def again() -> Iterator[tuple[str, bool]]:
+    def again() -> Iterator[str]:
         with file:
-            for line in file:
-                name, is_folder = json.loads(line)
-                yield name, is_folder
+            yield from map(json.loads, file)
 
     return again()
