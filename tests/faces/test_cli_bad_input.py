@@ -166,7 +166,7 @@ def test_a_kill_in_the_middle_of_training_leaves_a_whole_state_and_the_next_comm
         _, told = process.communicate()
     assert process.returncode == -signal.SIGKILL, told
     said = rounds(home, "models", "--json")
-    assert (said.code, said.json) == (0, {"champion": None, "versions": []})
+    assert (said.code, said.json) == (0, {"champion": None, "versions": [], "staged": None})
     sentence = r"rounds: run (\w+) was interrupted at epoch \d+ of 5000; to go on: rounds train --resume \1\n"
     assert re.fullmatch(sentence, said.err)
     assert rounds(home, "history", "--json").json == before

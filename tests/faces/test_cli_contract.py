@@ -204,7 +204,7 @@ def test_a_subject_is_forgotten(life: dict[str, Said]) -> None:
 
 def test_models_history_audit_and_costs_tell_what_was_done(life: dict[str, Said]) -> None:
     models = life["models"].json
-    assert set(models) == {"champion", "versions"}
+    assert set(models) == {"champion", "versions", "staged"}
     assert models["champion"] == "v1"
     assert all({"version", "bundle", "since", "until"} <= set(version) for version in models["versions"])
     events = life["history"].json["events"]

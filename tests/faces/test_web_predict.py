@@ -11,6 +11,7 @@ import pytest
 from tests.support.server import Served, server
 from tests.support.workspace import films_as_png, opened, promote
 
+from rounds.capture import journal
 from rounds.core.records import Bundle
 from rounds.imaging.fit import to_pixels
 from rounds.runtime.predictor import Predictor
@@ -70,6 +71,7 @@ def test_an_answer_is_in_the_store_with_its_film_scores_logits_and_pseudonym(
     pixels = to_pixels(film, bundle.imaging)[None]
     outputs = Predictor(bundle).answer(pixels)
     with opened(home) as ports:
+        journal.settle(ports)
         row = ports.captures.find(answer["id"])
         assert row is not None
         assert ports.blobs.get(row.image) == film

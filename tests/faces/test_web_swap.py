@@ -12,6 +12,7 @@ import httpx
 from tests.support.server import Served, server
 from tests.support.workspace import films_as_png, opened, promote, promote_bundle
 
+from rounds.capture import journal
 from rounds.core.records import Bundle
 
 FILM = films_as_png(1)[0]
@@ -191,6 +192,7 @@ def test_after_kill_9_every_acknowledged_answer_is_in_the_store_with_its_film(tm
         served.process.wait(10)
     acknowledged = [answer["id"] for answer in clients.answers]
     with opened(home) as ports:
+        journal.settle(ports)
         kept = {row.prediction: row for row in ports.captures.since(0)}
         assert set(acknowledged) <= set(kept)
         assert ports.blobs.get(kept[acknowledged[-1]].image) == FILM

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import cv2
 import numpy as np
@@ -256,11 +256,17 @@ class Desk:
         self._say({"chunk": head["chunk"]}, [clerk.answer(paths, lost, at)])
 
     def _say(self, head: Mapping[str, Any], parts: Sequence[bytes] = ()) -> None:
-        self._stream.sendall(frame(head, parts))
+        try:
+            self._stream.sendall(frame(head, parts))
+        except (BrokenPipeError, ConnectionResetError):
+            self._leave()
 
     def _listen(self) -> None:
         while (found := read(self._stream)) is not None:
             self._orders.put(found)
+        self._leave()
+
+    def _leave(self) -> NoReturn:
         # Nobody is left to answer to, and what is half done is of no use.
         os._exit(0)
 
