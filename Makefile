@@ -60,7 +60,7 @@ simulate: $(READY)  ## measured error rates beside the stated ones
 	$(BIN)/python -m rounds.stats.simulate
 
 # timm stays out: it pulls a torchvision that fits only the registry's own torch
-EXTRAS := train ray cloud stores wandb pretrained dicom evidently bento dev
+EXTRAS := train ray cloud stores traces wandb pretrained dicom evidently bento dev
 COMPILE = env -u UV_FIND_LINKS $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 lock: $(READY)  ## resolve again: everything (requirements.lock), what serves, and what developers install
 	$(COMPILE) --upgrade $(addprefix --extra ,$(EXTRAS)) pyproject.toml -o requirements.lock

@@ -244,7 +244,8 @@ class CaptureSpec:
 class ServeSpec:
     """The HTTP server: where it listens, its worker processes (0: a thread of the server's own), the bounds of its
     queue and batches, how many bytes of answers may wait on disk for a store that is away, and `rate`, the requests a
-    second that each key may send (0 is no bound)."""
+    second that each key may send (0 is no bound). `log_requests` logs every request, not only those that fail;
+    `traces` is the address of an OpenTelemetry collector (OTLP/HTTP; empty sends none)."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -257,4 +258,6 @@ class ServeSpec:
     workers: int = 1
     journal_bytes: int = 4 * 1024**3
     rate: float = 0.0
+    log_requests: bool = False
+    traces: str = ""
     limits: Limits = field(default_factory=Limits)

@@ -12,7 +12,7 @@ import numpy as np
 from rounds.capture import journal
 from rounds.core.ports import Ports
 from rounds.core.records import Act, Bundle, Captured, Decision, Finding, Label, ModelVersion
-from rounds.loop import curing, gating, labelling, measuring, ruling
+from rounds.loop import curing, gating, labelling, measuring, ruling, sightings
 from rounds.loop.policy import Situation, decide
 from rounds.loop.turns import turn
 from rounds.monitor.decay import estimate, judge_risk, risk_bounds
@@ -77,6 +77,7 @@ def observe(ports: Ports) -> Observation | None:
     decay = judge_risk(rows, labels, bundle=bundle, bounds=bounds, spec=rules, now=now, drift=drift)
     findings = (*watched.findings, decay, estimate(rows, bundle=bundle, reference=reference, spec=rules, now=now))
     _sound(ports, findings, champion)
+    sightings.note(ports, bundle.digest, findings, len(rows))
     return Observation(champion, bundle, reference, champion.at, findings, rows, labels)
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from rounds.core.ids import hash01, new_id, plain
 from rounds.core.ports import Ports
 from rounds.core.records import Bundle, Finding, Label, ModelVersion, Prediction, PredictRequest
 from rounds.core.specs import MonitorSpec, ServeSpec
+from rounds.loop import sightings
+from rounds.loop.sightings import Sighting
 from rounds.registry.catalogue import CANARY, Catalogue, Staged
 from rounds.runtime.bundle import read
 from rounds.serve.batcher import Batcher
@@ -30,6 +33,7 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 
 RETRY_S = 2.0
 DRAIN_S = 0.25
+SIGHT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Live:
     ) -> None:
         self.ports = ports
         self.swaps = self.deaths = 0
+        self.sighting: Sighting | None = None
         self._spec = serve
         self._tell, self._took = tell, took
         self._journal = ports.home / journal.FOLDER
@@ -89,7 +94,11 @@ class Live:
         self._pool = Pool(begin, self._setup, self._batcher, count, told=self._told, died=self._died)
         await self._pool.start()
         await self.follow()
-        self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._drain())]
+        self._tasks = [
+            asyncio.create_task(self._poll()),
+            asyncio.create_task(self._drain()),
+            asyncio.create_task(self._sight()),
+        ]
 
     async def stop(self) -> None:
         """Take no more, answer what is waiting, end every worker, and hand over what was kept."""
@@ -235,6 +244,14 @@ class Live:
             await self._answered.wait()
             self._answered.clear()
             await asyncio.sleep(DRAIN_S)
+
+    async def _sight(self) -> None:
+        """Know what the watch found about the champion."""
+        while True:
+            if self._current is not None:
+                with suppress(RoundsError):
+                    self.sighting = await asyncio.to_thread(sightings.last, self.ports, self._current.bundle.digest)
+            await asyncio.sleep(SIGHT_S)
 
     async def _hand_over(self) -> bool:
         try:

@@ -7,6 +7,7 @@ import asyncio
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +40,15 @@ class Ask:
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """A worker's answer to one film: the JSON text of the prediction, and what is counted of it."""
+    """A worker's answer to one film: the JSON text of the prediction, what is counted of it, when its batch left
+    (perf_counter, seconds), and the batch's seconds by stage."""
 
     text: bytes
     version: str
     label: str
     refer: bool
+    sent: float
+    took: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class _Link(asyncio.Protocol):
     batch: tuple[int, asyncio.Future[Sequence[Reply | Exception]]] | None = None
     seating: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     number: int = 0
+    sent: float = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.WriteTransport", transport)
@@ -105,6 +110,7 @@ class _Link(asyncio.Protocol):
             films.append([len(ask.data), ask.began, ask.id, ask.reference, ask.subject, arms.index(arm)])
         self.pool.batches += 1
         self.number = len(asks)
+        self.sent = time.perf_counter()
         done: asyncio.Future[Sequence[Reply | Exception]] = asyncio.get_running_loop().create_future()
         self.batch = (self.pool.batches, done)
         head = {"batch": self.pool.batches, "arms": arms, "films": films}
@@ -131,7 +137,9 @@ class _Link(asyncio.Protocol):
         if not done.done():
             done.set_result(
                 [
-                    Reply(text, version, label, refer) if status == 200 else _error(orjson.loads(text))
+                    Reply(text, version, label, refer, self.sent, head["took"])
+                    if status == 200
+                    else _error(orjson.loads(text))
                     for text, (status, version, label, refer, _) in zip(texts, head["films"], strict=True)
                 ]
             )

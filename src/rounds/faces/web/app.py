@@ -24,6 +24,7 @@ from rounds.faces.web.openapi import document
 from rounds.faces.web.predict import Predict
 from rounds.faces.web.routes import alarms, router
 from rounds.faces.web.serving import Observe, Serving
+from rounds.faces.web.telemetry import Telemetry
 from rounds.loop.live import Live
 from rounds.loop.recalling import Memory
 
@@ -45,7 +46,7 @@ def create_app(open_ports: Opener, serve: ServeSpec, monitor: MonitorSpec, obser
             live = Live(ports, serve, monitor, tell=tell, took=metrics.took)
             guard = Guard(ports.home, loopback=is_loopback(serve.host), rate=serve.rate)
             intake = Intake(serve.limits.max_bytes)
-            shared = Serving(live, serve, metrics, intake, observe or alarms, guard, Memory(ports))
+            shared = Serving(live, serve, telemetry, intake, observe or alarms, guard, Memory(ports))
             app.state.serving = shared
             frame.open(shared)
             metrics.watch(live)
@@ -54,16 +55,18 @@ def create_app(open_ports: Opener, serve: ServeSpec, monitor: MonitorSpec, obser
                 yield
             finally:
                 await live.stop()
+                telemetry.close()
 
     def tell(what: str, facts: Mapping[str, Any]) -> None:
         metrics.told(what)
         (log.info if what == "seated" else log.error)(what, **facts)
 
     metrics = Metrics()
+    telemetry = Telemetry(metrics, serve)
     # The framework's own pages for people load their scripts from a stranger's server.
     app = Application(title=TITLE, version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.include_router(router)
-    frame = Frame(app.framework, metrics)
+    frame = Frame(app.framework, telemetry)
     app.put_into(frame)
     return app
 

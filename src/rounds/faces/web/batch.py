@@ -136,7 +136,7 @@ async def _one(serving: Serving, film: Film, scope: Scope, subject: str | None, 
                 raise
             await asyncio.sleep(wait)
         else:
-            serving.metrics.predicted(reply)
+            serving.telemetry.metrics.predicted(reply)
             text = reply.text
     assert text is not None, "answered, or raised"
     path = json.dumps(film.name, ensure_ascii=False).encode("utf-8", "replace")

@@ -8,19 +8,17 @@ import re
 import time
 from collections.abc import Callable, Mapping
 
-import structlog
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rounds.core.errors import Fault, OurFault, RoundsError, WorldFault
+from rounds.core.errors import Fault, WorldFault
 from rounds.core.ids import new_id
 from rounds.faces.web import batch, once
 from rounds.faces.web.body import FRAMING_BYTES
 from rounds.faces.web.guard import PREDICTIONS, Grant
-from rounds.faces.web.metrics import Metrics
 from rounds.faces.web.problems import Problem
 from rounds.faces.web.serving import Serving
+from rounds.faces.web.telemetry import Telemetry
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 LINGER_S = 2.0
@@ -36,8 +34,6 @@ SAFE = (
 ONCE = frozenset({"/v1/predict", "/v1/predict/batch", "/v1/labels", "/v1/promote", "/v1/rollback"})
 Admit = Callable[[str, Mapping[bytes, bytes]], Grant | None]
 
-log = structlog.get_logger("rounds.web")
-
 
 class Frame:
     """The outermost application: sets `scope["request_id"]`, and answers in place of what raises within it.
@@ -47,9 +43,9 @@ class Frame:
     asks, or raises; until it is set nobody is let in.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
-        self._metrics = metrics
+        self._telemetry = telemetry
         self.hot: dict[str, ASGIApp] = {}
         self.routes: frozenset[str] = frozenset()
         self.admit: Admit = _not_yet
@@ -88,10 +84,12 @@ class Frame:
         except Exception as error:  # the face's last word: whatever was not foreseen is a problem of status 500
             await self._explain(error, scope, receive, answer)
         route = path if path in self.routes else _route(path)
-        self._metrics.request(route, answer.status, time.perf_counter() - began)
+        self._telemetry.request(
+            scope["method"], route, answer.status, began, answer.request_id, headers, scope.get("reply")
+        )
 
     async def _explain(self, error: Exception, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        problem = explained(error, scope["path"], answer.request_id)
+        problem = self._telemetry.problem(error, scope["path"], answer.request_id)
         if answer.status:
             # The answer has begun, so the only honest thing left is to break it off.
             raise error
@@ -133,16 +131,6 @@ def request_id(given: bytes | None) -> str:
     return given.decode() if given and SANE_ID.fullmatch(given) else new_id("r_")
 
 
-def explained(error: BaseException, path: str, request_id: str) -> Problem:
-    """The problem that an error is; what is the server's own fault is logged."""
-    problem = _problem(error, request_id)
-    if problem.status >= 500:
-        about = {"request_id": request_id, "path": path, "kind": problem.kind}
-        bug = problem.kind == OurFault.__name__
-        log.error(problem.detail, **about, faults=list(map(str, problem.faults)), exc_info=error if bug else None)
-    return problem
-
-
 def _not_yet(_path: str, _headers: Mapping[bytes, bytes]) -> Grant | None:
     raise WorldFault("the server is not ready", [Fault("it is being started", next="send the request again")])
 
@@ -168,11 +156,3 @@ async def _linger(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
-
-
-def _problem(error: BaseException, request_id: str) -> Problem:
-    if isinstance(error, RoundsError):
-        return Problem.of(error)
-    if isinstance(error, HTTPException):
-        return Problem.http(error)
-    return Problem.bug(request_id)

@@ -34,6 +34,9 @@ class Metrics:
         referred = Counter(
             "rounds_referred", "Answered films that a person should look at.", ["version"], registry=self.registry
         )
+        refused = Counter(
+            "rounds_refusals", "Requests that were refused or failed, by reason.", ["reason"], registry=self.registry
+        )
         self._told = Counter(
             "rounds_troubles",
             "Versions that could not be seated, answers that could not be kept.",
@@ -56,6 +59,7 @@ class Metrics:
         self._stages = lru_cache(8)(stages.labels)
         self._answered = lru_cache(1024)(answered.labels)
         self._referred = lru_cache(64)(referred.labels)
+        self._refused = lru_cache(64)(refused.labels)
 
     def watch(self, live: Live) -> None:
         """Show what is live from now on."""
@@ -65,6 +69,10 @@ class Metrics:
         """Count one answered request."""
         self._requests(route, status).inc()
         self._seconds(route).observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """Count one request that got a problem for an answer."""
+        self._refused(reason).inc()
 
     def predicted(self, reply: Reply) -> None:
         """Count one answered film."""
@@ -109,7 +117,22 @@ class _Now(Collector):
             "rounds_capture_backlog_bytes", "Bytes of answers that wait for the stores.", value=self._live.backlog
         )
         yield CounterMetricFamily("rounds_swaps", "Versions put in service.", value=self._live.swaps)
+        yield from self._watched()
         champion = InfoMetricFamily("rounds_champion", "The version in service and its bundle.")
         if seated:
             champion.add_metric([], {"version": seated.version, "bundle": seated.bundle.digest})
         yield champion
+
+    def _watched(self) -> Iterator[Metric]:
+        """What the watch said of the champion when it last looked; nothing before the first look."""
+        evidence = GaugeMetricFamily(
+            "rounds_watch_evidence", "Evidence as a share of what raises the alarm.", labels=["kind"]
+        )
+        films = GaugeMetricFamily("rounds_watch_films", "Films that the watch has seen of the champion.")
+        age = GaugeMetricFamily("rounds_watch_age_seconds", "Time since the watch looked.")
+        if (seen := self._live.sighting) is not None:
+            for kind, share in seen.evidence.items():
+                evidence.add_metric([kind], share)
+            films.add_metric([], seen.n)
+            age.add_metric([], (self._live.ports.clock() - seen.at).total_seconds())
+        yield from (evidence, films, age)

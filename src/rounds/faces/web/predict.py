@@ -58,7 +58,8 @@ async def _one(serving: Serving, data: bytes, scope: Scope, query: Mapping[str, 
     if name is not None and (kept := await serving.kept(name)) is not None:
         return kept
     reply = await serving.live.answer(PredictRequest(data, scope["request_id"], query.get("reference"), subject, name))
-    serving.metrics.predicted(reply)
+    serving.telemetry.metrics.predicted(reply)
+    scope["reply"] = reply
     return reply.text
 
 

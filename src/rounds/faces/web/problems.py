@@ -50,6 +50,13 @@ class Problem:
     report: Mapping[str, Any] | None = None
 
     @classmethod
+    def from_error(cls, error: BaseException, request_id: str) -> Problem:
+        """The problem that any exception is."""
+        if isinstance(error, RoundsError):
+            return cls.of(error)
+        return cls.http(error) if isinstance(error, HTTPException) else cls.bug(request_id)
+
+    @classmethod
     def of(cls, error: RoundsError) -> Problem:
         """The problem that an error of the house is."""
         extra, report = {}, None

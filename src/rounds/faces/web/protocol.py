@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rounds.core.errors import RoundsError
 from rounds.core.records import PredictRequest
-from rounds.faces.web.frame import SAFE, explained, request_id
+from rounds.faces.web.frame import SAFE, request_id
 from rounds.faces.web.predict import asked
 from rounds.faces.web.serving import Serving
 from rounds.serve.pool import Reply
@@ -160,17 +160,17 @@ class Short:
             self._refuse(error)
             return
         reply = done.result()
-        self._serving.metrics.predicted(reply)
-        self._end(200, HEAD % (len(reply.text), self._id.encode()), reply.text)
+        self._serving.telemetry.metrics.predicted(reply)
+        self._end(200, HEAD % (len(reply.text), self._id.encode()), reply.text, reply)
 
     def _refuse(self, error: BaseException) -> None:
-        problem = explained(error, PATH, self._id)
+        problem = self._serving.telemetry.problem(error, PATH, self._id)
         body = problem.body(self._id)
         length = (b"content-length", b"%d" % len(body))
         headers = [*problem.headers(), length, *SAFE, (b"x-request-id", self._id.encode())]
         self._end(problem.status, b"HTTP/1.1 %d \r\n%b" % (problem.status, lines(headers)), body)
 
-    def _end(self, status: int, head: bytes, body: bytes) -> None:
+    def _end(self, status: int, head: bytes, body: bytes, reply: Reply | None = None) -> None:
         connection = self._connection
         self.response_complete = True
         if self.disconnected or connection.transport.is_closing():
@@ -181,7 +181,7 @@ class Short:
             connection.transport.write(b"".join((head, lines(date), close, b"\r\n", body)))
             if not self.keep_alive:
                 connection.transport.close()
-        self._serving.metrics.request(PATH, status, time.perf_counter() - self._began)
+        self._serving.telemetry.request("POST", PATH, status, self._began, self._id, self._headers, reply)
         connection.on_response_complete()
 
 

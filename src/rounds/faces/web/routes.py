@@ -107,7 +107,7 @@ def ready(request: Request) -> dict[str, str]:
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
     """Count requests, predictions, swaps and troubles."""
-    return Response(serving_of(request.app).metrics.text(), media_type=CONTENT_TYPE)
+    return Response(serving_of(request.app).telemetry.metrics.text(), media_type=CONTENT_TYPE)
 
 
 def all_findings(ports: Ports, observe: Observe) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rounds.core.records import Captured, Prediction
 from rounds.core.specs import ServeSpec
 from rounds.faces.web.body import Intake
 from rounds.faces.web.guard import Guard
-from rounds.faces.web.metrics import Metrics
+from rounds.faces.web.telemetry import Telemetry
 from rounds.loop.live import Live
 from rounds.loop.recalling import Memory
 
@@ -30,7 +30,7 @@ class Serving:
 
     live: Live
     spec: ServeSpec
-    metrics: Metrics
+    telemetry: Telemetry
     intake: Intake
     observe: Observe
     guard: Guard
