@@ -4,8 +4,10 @@
 
 All sides serve the same ONNX file (the recipe pneumonia28 in float32, and its int8 variant where `rounds optimize` kept
 it) and get the same films from wrk (Debian package `wrk`), one run after the other, in turns; the median counts.
-The measure is answers per CPU second of the server and all its children; ours is charged until every answer lies in the
-stores. The ceiling is decoding and network in batches of 32, in this process, without HTTP, keeping or scoring.
+The measure is answers per CPU second of the server and all its children; ours is charged until every answer lies in
+the stores. The ceiling is decoding and network in batches of 32, in this process, without HTTP, keeping or scoring.
+Its share is that of our server with keeping and scoring left out (bench/serving_plain); what these two cost has a row
+of its own, and against the peers ours does all it does.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from bench.serving_sides import PEER_COMMANDS, Side, ours, peer
 CEILING, GOAL, TUTORIAL, FRAMEWORK = 0.65, 0.80, 4.0, 3.0
 P95_MS, P99_P50, KEEPING, SCORING_US, START_S, MEMORY_MB, SWAP_S = 10.0, 4.0, 8.0, 30.0, 1.5, 300.0, 1.0
 FEW, MANY = 16, 64
+PLAIN = ["unkept", "unscored"]
 SHORT = {"small": SMALL, "middle": MIDDLE, "large": LARGE}
 # Large films take long: fewer at a time, and for longer, or a peer answers none within the run.
 CONNECTIONS, LONGER = {SMALL: MANY, MIDDLE: MANY, LARGE: FEW}, {SMALL: 1, MIDDLE: 1, LARGE: 2}
@@ -49,6 +52,11 @@ class Run:
     then: float
     cpu: float
     left: float
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return max(1, self.load.requests) / self.load.seconds
 
     @property
     def per_cpu(self) -> float:
@@ -121,9 +129,10 @@ def measure(seconds: int = 3, count: int = 3, names: Sequence[str] = tuple(SHORT
         rows += started(served, chosen[0], bench.place)
         with ExitStack() as stack:
             side = stack.enter_context(ours(served.home, bench.place))
+            bare = stack.enter_context(ours(served.home, bench.place, name="bare", without=PLAIN))
             peers = [stack.enter_context(peer(name, served.path(served.bundle), bench.place)) for name in PEER_COMMANDS]
             for kind in chosen:
-                rows += compared(bench, served, kind, side, peers, count)
+                rows += compared(bench, served, kind, side, bare, peers, count)
             rows.append(row("memory under load", memory_mb(side.pid), MEMORY_MB, "MB", "private + each file once"))
             rows += swapped(bench, served, side, chosen[0])
         rows += kept(bench, served, chosen[0], count)
@@ -134,18 +143,21 @@ def measure(seconds: int = 3, count: int = 3, names: Sequence[str] = tuple(SHORT
 
 
 def compared(
-    bench: Bench, served: Workspace, kind: Kind, side: Side, peers: Sequence[Side], count: int
+    bench: Bench, served: Workspace, kind: Kind, side: Side, bare: Side, peers: Sequence[Side], count: int
 ) -> list[dict[str, Any]]:
     """The rows of one kind of film."""
     ceiling, most, full = Ceiling(served.path(served.bundle)), list[float](), CONNECTIONS[kind.name]
     agree = agreement([side, *peers], kind, ceiling.label)
-    loads = [*((side, FEW) for _ in range(full != FEW)), *((one, full) for one in (side, *peers))]
+    loads = [*((side, FEW) for _ in range(full != FEW)), *((one, full) for one in (side, bare, *peers))]
     bench.rounds(count, loads, kind, lambda: most.append(ceiling.films_per_cpu_second(kind, bench.seconds, bench.salt)))
     top, own = statistics.median(most), bench.median(kind.name, side.name, full, _per_cpu)
     later = 1 - bench.median(kind.name, side.name, full, lambda run: run.then / run.cpu)
-    words = bench.said(kind.name, side.name, full)
-    about = f"goal {GOAL:g}; ceiling {top:.0f}/CPU-s; {words}; {later:.0%} of the CPU after the load; {kind.source}"
-    rows = [row(f"share of the ceiling, {kind.name}", own / top, CEILING, "share", about, higher=True)]
+    words, plain = bench.said(kind.name, side.name, full), bench.said(kind.name, bare.name, full)
+    share = bench.median(kind.name, bare.name, full, _per_cpu) / top
+    about = f"goal {GOAL:g}; ceiling {top:.0f}/CPU-s; {plain}; {kind.source}"
+    rows = [row(f"share of the ceiling, {kind.name}", share, CEILING, "share", about, higher=True)]
+    about = f"{words}; {later:.0%} of the CPU after the load"
+    rows.append(row(f"the same, keeping and scoring, {kind.name}", own / top, None, "share", about, higher=True))
     rows += beside(bench, kind, side, peers, full)
     p95, few = bench.median(kind.name, side.name, FEW, _p95), bench.said(kind.name, side.name, FEW)
     small, alike = kind.name == SMALL, "the peers' pixels are Pillow's: the same where nothing is resized"
@@ -221,22 +233,18 @@ def kept(bench: Bench, served: Workspace, kind: Kind, count: int) -> list[dict[s
     """What keeping every answer and scoring every film cost: the same server without either."""
     with ExitStack() as stack:
         whole = stack.enter_context(ours(served.home, bench.place, name="whole"))
-        unkept = stack.enter_context(ours(served.home, bench.place, name="unkept", without=["unkept"]))
-        bare = stack.enter_context(ours(served.home, bench.place, name="bare", without=["unkept", "unscored"]))
+        unkept = stack.enter_context(ours(served.home, bench.place, name="unkept", without=PLAIN[:1]))
+        bare = stack.enter_context(ours(served.home, bench.place, name="without", without=PLAIN))
         bench.rounds(count + 2, [(one, MANY) for one in (whole, unkept, bare)], kind, lambda: None)
-    pairs = zip(*(bench.runs[kind.name, name, MANY] for name in ("bare", "unkept", "whole")), strict=True)
-    costs = [(lost(b, w), lost(b, u), 1 - w.load.requests * b.then / (b.load.requests * w.then)) for b, u, w in pairs]
-    both, scoring, at_once = (100 * statistics.median(column) for column in zip(*costs, strict=True))
-    about = (
-        f"answers per CPU second, median of {len(costs)} pairs; scoring alone {scoring:.1f}; {at_once:.1f} without "
-        f"what is handed to the stores after the load; {bench.said(kind.name, 'bare', MANY)}"
-    )
-    return [row("keeping and scoring cost", both, KEEPING, "%", about)]
-
-
-def lost(before: Run, after: Run) -> float:
-    """The share of answers per CPU second that is lost from one run to the other."""
-    return 1 - after.per_cpu / before.per_cpu
+    runs = list(zip(*(bench.runs[kind.name, one.name, MANY] for one in (bare, unkept, whole)), strict=True))
+    both, scoring = (100 * statistics.median(1 - run[i].rate / run[0].rate for run in runs) for i in (2, 1))
+    cpu = 100 * statistics.median(1 - whole.per_cpu / bare.per_cpu for bare, _, whole in runs)
+    about = f"answers a second, median of {len(runs)} pairs; scoring alone {scoring:.1f}"
+    until = "answers per CPU second until every answer lies in the stores"
+    return [
+        row("keeping and scoring cost", both, KEEPING, "%", f"{about}; {bench.said(kind.name, 'without', MANY)}"),
+        row("the same in CPU seconds", cpu, None, "%", until),
+    ]
 
 
 def quantised(bench: Bench, served: Workspace, kind: Kind, count: int) -> list[dict[str, Any]]:

@@ -186,7 +186,7 @@ def test_the_guide_to_training_is_typeable(
     assert (place / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert len(list(place.glob(".rounds/runs/*/profile.txt"))) == 1
     assert len(list(place.glob(".rounds/wandb/offline-run-*"))) == 1
-    assert [run.info.status for run in there] == ["FINISHED"]
+    assert {run.info.status for run in there} == {"FINISHED"}
     assert "nothing waits" in said["rounds sync"]
     assert "rounds train --data films" in said_by(said, "rounds tune")
     assert "films, each answered by a network that never saw its subject" in said_by(said, "rounds cross-validate")

@@ -93,7 +93,8 @@ def seaweed(at: Path) -> Iterator[str]:
             subprocess.run(["sh", "-c", make], check=True, capture_output=True, timeout=60)
         yield f"http://127.0.0.1:{ports['s3']}"
     finally:
-        process.terminate()
+        # Told to end it says goodbye to each of its parts, for longer than a test waits.
+        process.kill()
         process.wait(30)
 
 

@@ -15,6 +15,8 @@ from tests.support.typed import ROOT
 from tests.support.workspace import promote
 
 RUN = ROOT / "deploy" / "load" / "run.py"
+# Not imported, for that would put gevent in the place of this process's threads.
+needs_locust = pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="no Locust: pip install locust")
 
 
 def judged(found: dict[str, Any], ratio: float) -> list[str]:
@@ -42,8 +44,8 @@ def test_a_failure_and_a_long_tail_are_complaints_and_a_slow_machine_is_none() -
 
 
 @pytest.mark.slow
+@needs_locust
 def test_a_short_load_of_mixed_films_fails_no_request_and_is_stored(tmp_path: Path) -> None:
-    pytest.importorskip("locust", reason="no Locust here: pip install locust")
     promote(tmp_path / "home")
     out = tmp_path / "load.json"
     with server(tmp_path / "home") as served:
@@ -59,8 +61,8 @@ def test_a_short_load_of_mixed_films_fails_no_request_and_is_stored(tmp_path: Pa
 
 
 @pytest.mark.slow
+@needs_locust
 def test_a_load_whose_requests_fail_ends_with_4(tmp_path: Path) -> None:
-    pytest.importorskip("locust", reason="no Locust here: pip install locust")
     with server(tmp_path / "empty") as served:  # no champion: 503
         words = ["--url", served.url, "--seconds", "4", "--users", "2", "--out", str(tmp_path / "load.json")]
         done = subprocess.run([sys.executable, RUN, *words], capture_output=True, text=True, timeout=300)

@@ -8,6 +8,7 @@ import struct
 import uuid
 import zipfile
 import zlib
+from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
@@ -33,6 +34,12 @@ def archive(levels: list[int]) -> bytes:
     return out.getvalue()
 
 
+ONE_FILE = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}},
+    "required": ["file"],
+    "additionalProperties": False,
+}
 LEVELS = st.integers(0, 255)
 FILMS = LEVELS.map(film)
 ARCHIVES = st.lists(LEVELS, min_size=1, max_size=4).map(archive)
@@ -51,13 +58,18 @@ def csv(_context: object, value: object) -> bytes:
 
 
 @schemathesis.hook
+def before_load_schema(_context: object, raw_schema: dict[str, Any]) -> None:
+    """Leave lists of files out of forms: they would be sent as text. (Other tests send them.)"""
+    for path in raw_schema["paths"].values():
+        for operation in path.values():
+            form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
+            if form is not None:
+                form["schema"] = ONE_FILE
+
+
+@schemathesis.hook
 def before_call(_context: object, case: schemathesis.Case, _kwargs: object) -> None:
-    """Give every request a good idempotency key of its own, as one key with other bodies is refused; and every good
-    form one file, as lists of files are sent as text."""
+    """Give every request a good idempotency key of its own, as one key with other bodies is refused."""
     given = (case.headers or {}).get("idempotency-key")
     if given is not None and re.fullmatch("[!-~]{1,255}", str(given)):
         case.headers["idempotency-key"] = str(uuid.uuid4())
-    positive = case.meta is not None and case.meta.generation.mode.is_positive
-    if positive and case.media_type == "multipart/form-data" and "files" in case.body:
-        del case.body["files"]
-        case.body.setdefault("file", film(1))

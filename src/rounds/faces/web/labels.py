@@ -42,10 +42,17 @@ def read_rows(body: bytes, content_type: str = "", by: str | None = None) -> lis
 def _table(body: bytes) -> Sequence[Mapping[str, Any]]:
     try:
         text = io.StringIO(body.decode("utf-8-sig"), newline="")
-        return [{str(key): value for key, value in row.items() if value} for row in csv.DictReader(text, strict=True)]
+        table = csv.DictReader(text, strict=True)
+        rows = [{str(key): value for key, value in row.items() if value} for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         fault = Fault("the body is not CSV", "body", "a header and rows in UTF-8", str(error)[:200])
         raise BadRequest("the labels cannot be read", [fault]) from error
+    head = set(table.fieldnames or ())
+    if "label" not in head or not head & {"prediction", "reference"}:
+        wanted = "a first line that names label and one of prediction and reference"
+        fault = Fault("columns are missing", "body", wanted, ", ".join(map(str, table.fieldnames or ()))[:200])
+        raise BadRequest("the labels cannot be read", [fault], status=422)
+    return rows
 
 
 def _label(row: Any, by: str | None) -> Label | str:

@@ -26,7 +26,7 @@ _URL, _QUERY = PATH.encode(), PATH.encode() + b"?"
 SHORT_BYTES = 64 * 1024
 PLAIN = frozenset({b"image/png", b"image/jpeg", b"application/octet-stream", b"application/dicom"})
 # What only the usual way understands.
-OTHER = (b"idempotency-key", b"transfer-encoding", b"expect", b"upgrade")
+OTHER = frozenset({b"idempotency-key", b"transfer-encoding", b"expect", b"upgrade"})
 
 # A client that has not sent its whole request so many seconds after it began is cut off.
 REQUEST_S = 20.0
@@ -116,7 +116,7 @@ class Protocol(HttpToolsProtocol):
             not length.isdigit()
             or int(length) > SHORT_BYTES
             or headers.get(b"content-type", b"application/octet-stream") not in PLAIN
-            or any(name in headers for name in OTHER)
+            or not OTHER.isdisjoint(headers)
         ):
             return None
         serving = self.serving()
