@@ -28,14 +28,15 @@ def serve(port: int, names: list[str]) -> None:
     """Serve the workspace of ROUNDS_HOME."""
     from rounds.faces.web import __main__ as web
     from rounds.faces.web import app
-    from rounds.loop import live
+    from rounds.loop import live, workers
 
-    def worker(stream: socket.socket) -> subprocess.Popen[bytes]:
-        with stream:
-            command = [sys.executable, "-m", "bench.serving_plain", "--worker", str(stream.fileno()), *names]
-            return subprocess.Popen(command, pass_fds=(stream.fileno(),))
+    def start() -> workers.Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "bench.serving_plain", "--worker", str(theirs.fileno()), *names]
+            return ours, subprocess.Popen(command, pass_fds=(theirs.fileno(),))
 
-    live.process = worker
+    workers.start = start
     if "unkept" in names:
         app.Live = partial(live.Live, keep=False)
     web.serve("127.0.0.1", port)

@@ -56,12 +56,12 @@ def test_clients_that_send_a_byte_a_second_are_cut_off_and_cost_nobody_an_answer
         begun, report, at = time.monotonic(), Report(), 20
         while time.monotonic() - begun < 24:
             report.requests += asked(served, 1.0).requests
-            at += 1
             for line in slow:
                 try:
                     line.sendall(HEAD[at : at + 1])
                 except OSError:
                     continue
+            at += 1
         cut = sum(_is_closed(line) for line in slow)
     figures(len(report.requests), len(report.bad))
     assert (cut, report.bad) == (200, [])

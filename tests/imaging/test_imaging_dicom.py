@@ -213,6 +213,11 @@ def test_a_file_without_preamble_or_meta_is_completed() -> None:
         marked(b"patient,label\n")
 
 
+def test_two_transfer_syntaxes_in_one_file_are_refused() -> None:
+    status, said = _refusal(dicom(_BYTES).replace(b"1.2.840.10008.1.2.1", rb"1.2.840.10008\1.2.1", 1))
+    assert (status, said.split(";")[0]) == (400, "the DICOM cannot be decoded")
+
+
 def _refusal(data: bytes, limits: Limits | None = None) -> tuple[int, str]:
     with pytest.raises(BadImage) as caught:
         decode(data, limits or Limits())

@@ -27,8 +27,8 @@ from rounds.core.records import Captured, Shadowed
 FOLDER = "journal"
 SUFFIX, DONE = ".journal", ".done"
 ROTATE_BYTES = 16 * 1024 * 1024
-# Rows of one transaction: a batch each would cost a commit each.
-TOGETHER = 512
+# Rows, and bytes, of one transaction: a batch each would cost a commit each.
+TOGETHER, TOGETHER_BYTES = 2048, 32 * 1024 * 1024
 ZEROS = 1024 * 1024
 _HEAD = struct.Struct("<III")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -191,14 +191,14 @@ def wipe(folder: Path) -> None:
 def _drain(path: Path, blobs: Blobs, captures: Captures) -> int:
     # Asked before reading: what a writer that still lives adds meanwhile is the next call's.
     abandoned = _abandoned(path)
-    films, held, rows = 0, list[_Record](), 0
+    films, held, rows, begin = 0, list[_Record](), 0, _done(path)
     with path.open("rb") as file:
-        for record in _records(file.fileno(), _done(path)):
+        for record in _records(file.fileno(), begin):
             held.append(record)
             rows += len(record.rows)
-            if rows >= TOGETHER:
+            if rows >= TOGETHER or record.end - begin >= TOGETHER_BYTES:
                 films += _hand_over(path, held, blobs, captures)
-                held, rows = [], 0
+                held, rows, begin = [], 0, record.end
     if held:
         films += _hand_over(path, held, blobs, captures, note=not abandoned)
     if abandoned:

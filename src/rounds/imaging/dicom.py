@@ -276,6 +276,8 @@ def _decompressed(film: FileDataset, header: Header) -> NDArray[Any]:
     syntax = film.file_meta.get("TransferSyntaxUID", "")
     try:
         decoder = pixels.get_decoder(syntax)
+    except TypeError:  # several of them, in a damaged file
+        raise _unreadable(header) from None
     except NotImplementedError:
         name = getattr(syntax, "name", syntax) or "no transfer syntax"
         raise refused("this DICOM coding is not taken", f"a DICOM file of {name}") from None

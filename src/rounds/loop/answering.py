@@ -137,8 +137,7 @@ class Worker:
             except RoundsError as error:
                 found = [refusal(error)] * len(mine)
             except Exception as error:  # a bug of ours costs this batch, not the worker
-                sys.stderr.write(f"{type(error).__name__}: {error}\n")
-                found = [refusal(OurFault("a worker failed through a bug of ours"))] * len(mine)
+                found = [bug(error)] * len(mine)
             for i, answer in zip(mine, found, strict=True):
                 answers[i] = answer
         heads = [[*about, len(text)] for about, text in answers]
@@ -159,6 +158,8 @@ class Worker:
                 pixels.append(to_pixels(data, imaging, limits))
             except RoundsError as error:
                 done[i] = refusal(error)
+            except Exception as error:  # a bug of ours costs this film, not those beside it
+                done[i] = bug(error)
             else:
                 kept.append(data)
                 good.append(i)
@@ -260,6 +261,12 @@ def said(error: RoundsError) -> dict[str, Any]:
 def refusal(error: RoundsError) -> tuple[list[Any], bytes]:
     """An error in the place of an answer."""
     return [error.http_status, "", "", False], orjson.dumps(said(error))
+
+
+def bug(error: Exception) -> tuple[list[Any], bytes]:
+    """What nobody foresaw, in the place of an answer; what it was is for the log."""
+    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    return refusal(OurFault("a worker failed through a bug of ours"))
 
 
 def main() -> None:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +22,11 @@ from rounds.core.records import Bundle, Finding, Label, ModelVersion, Prediction
 from rounds.core.specs import MonitorSpec, ServeSpec
 from rounds.loop import sightings
 from rounds.loop.sightings import Sighting
+from rounds.loop.workers import start
 from rounds.registry.catalogue import CANARY, Catalogue, Staged
 from rounds.runtime.bundle import read
 from rounds.serve.batcher import Batcher
-from rounds.serve.pool import Ask, Pool, Reply, Version
+from rounds.serve.pool import Ask, Begin, Pool, Reply, Version
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 
@@ -49,7 +48,8 @@ class Live:
 
     Answers are kept in the journal of the worker that made them and handed to the stores from there: a store that is
     away costs no answer. `tell` hears what operators want to know: `seated`, `not_seated`, `store_away`,
-    `worker_died`. `keep=False` keeps nothing, to measure what keeping costs.
+    `worker_died`. `keep=False` keeps nothing, to measure what keeping costs; `begin` starts a
+    worker process.
     """
 
     def __init__(
@@ -61,12 +61,13 @@ class Live:
         tell: Tell = lambda _what, _facts: None,
         took: Callable[[int, Mapping[str, float]], None] = lambda _films, _seconds: None,
         keep: bool = True,
+        begin: Begin = start,
     ) -> None:
         self.ports = ports
         self.swaps = self.deaths = 0
         self.sighting: Sighting | None = None
         self._spec = serve
-        self._tell, self._took = tell, took
+        self._tell, self._took, self._begin = tell, took, begin
         self._journal = ports.home / journal.FOLDER
         self._setup = {
             "serve": plain(serve),
@@ -89,7 +90,7 @@ class Live:
     async def start(self) -> None:
         """Put the champion in service, if there is one that can be loaded, and begin to follow the log."""
         self._batcher = Batcher(self._spec)
-        begin = process if self._spec.workers else thread
+        begin: Begin = self._begin if self._spec.workers else thread
         count = max(1, self._spec.workers)
         self._pool = Pool(begin, self._setup, self._batcher, count, told=self._told, died=self._died)
         await self._pool.start()
@@ -358,21 +359,16 @@ class Live:
         self.ports.events.append("alarm", who="serve: integrity", why=finding.why, evidence=evidence)
 
 
-def process(stream: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a worker at this end of the line, as a process of its own."""
-    with stream:
-        command = [sys.executable, "-m", "rounds.loop.answering", str(stream.fileno())]
-        return subprocess.Popen(command, pass_fds=(stream.fileno(),))
-
-
-def thread(stream: socket.socket) -> threading.Thread:
-    """Start a worker at this end of the line, in a thread: for tests, and where memory is scarce."""
+def thread() -> tuple[socket.socket, threading.Thread]:
+    """Start a worker in a thread, and give our end of the line to it: for tests, and where memory is scarce."""
     from rounds.loop.answering import Worker
 
+    ours, theirs = socket.socketpair()
+
     def work() -> None:
-        with stream:
-            Worker(stream).run()
+        with theirs:
+            Worker(theirs).run()
 
     started = threading.Thread(target=work, name="worker", daemon=True)
     started.start()
-    return started
+    return ours, started

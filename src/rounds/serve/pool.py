@@ -22,7 +22,8 @@ from rounds.serve.wire import Frames, cut, frame
 
 # A worker that dies sooner than this after its start is waited for longer each time, up to MOST_WAIT_S seconds.
 QUICK_S, MOST_WAIT_S = 5.0, 5.0
-Started = Callable[[socket.socket], "subprocess.Popen[bytes] | threading.Thread"]
+Worker = tuple[socket.socket, "subprocess.Popen[bytes] | threading.Thread"]
+Begin = Callable[[], Worker]
 
 
 @dataclass(slots=True, eq=False)
@@ -146,14 +147,14 @@ class _Link(asyncio.Protocol):
 
 
 class Pool:
-    """`count` workers behind one batcher; `begin` starts one at its end of a socket and hands it back.
+    """`count` workers behind one batcher; `begin` starts one and gives our end of the line to it.
 
     `told` hears of every batch its size and seconds by stage, `died` how many films a worker took with it.
     """
 
     def __init__(
         self,
-        begin: Started,
+        begin: Begin,
         setup: Mapping[str, Any],
         batcher: Batcher[Ask, Reply],
         count: int,
@@ -231,9 +232,8 @@ class Pool:
 
     async def _add(self) -> None:
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
+        ours, process = self._begin()
         ours.setblocking(False)
-        process = self._begin(theirs)
         _, link = await loop.create_connection(lambda: _Link(self, process, loop.time()), sock=ours)
         self._links.append(link)
         link.tell(self._setup)

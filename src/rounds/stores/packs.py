@@ -24,6 +24,11 @@ RECENT = 16_384
 LEFT_S = 3600.0
 
 _KNOWN = sa.select(packed.c.image, packed.c.pack, packed.c.at, packed.c.size)
+# By the driver itself: SQLAlchemy's own way of naming every value costs as much as the rest of keeping an image.
+_PLACE = (
+    "INSERT INTO packed (image, pack, at, size) VALUES ({0}, {0}, {0}, {0}) ON CONFLICT (image) DO UPDATE SET "
+    "pack = excluded.pack, at = excluded.at, size = excluded.size"
+)
 
 
 class PackedBlobs:
@@ -113,7 +118,7 @@ class PackedBlobs:
         body = b"".join(images.values())
         pack, rows, at = digest_of(body), [], 0
         for image, data in images.items():
-            rows.append({"image": image, "pack": pack, "at": at, "size": len(data)})
+            rows.append((image, pack, at, len(data)))
             at += len(data)
         packs = [*([pack] if rows else []), *([old] if old else [])]
         settled = False
@@ -126,12 +131,11 @@ class PackedBlobs:
                 # Swept meanwhile, by another process that took it for left: once more.
                 settled = _settle(connection, [pack] if rows else [])
                 if settled:
-                    names = [row["image"] for row in rows] + list(dropped)
-                    for start in range(0, len(names), 10_000):
-                        part = names[start : start + 10_000]
+                    for start in range(0, len(dropped), 10_000):
+                        part = dropped[start : start + 10_000]
                         connection.execute(sa.delete(packed).where(packed.c.image.in_(part)))
                     if rows:
-                        connection.execute(sa.insert(packed), rows)
+                        connection.exec_driver_sql(_PLACE.format("?" if self._database.sqlite else "%s"), rows)
         if old:
             self._blobs.delete(old)
             with self._database.writing() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from argparse import ArgumentParser
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from rounds.core.errors import RoundsError
 from rounds.core.ports import Ports
 from rounds.core.specs import ServeSpec
 from rounds.faces.web.listening import listen
+from rounds.loop.workers import Ahead
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def serve(host: str, port: int, workers: int | None = None) -> None:
     """
     # Loading makes objects that stay: scanning them meanwhile costs a tenth of the time to the first answer.
     gc.disable()
-    with listen(host, port) as sock:
+    with listen(host, port) as sock, closing(Ahead()) as begin:
         from rounds.faces.web.guard import may_listen
         from rounds.faces.web.server import run, say
         from rounds.faces.web.waiting import opened
@@ -57,8 +59,10 @@ def serve(host: str, port: int, workers: int | None = None) -> None:
         if rules is None:
             return
         count = rules.serve.workers if workers is None else workers
+        if not count:
+            begin.close()
         spec = replace(rules.serve, host=host, port=port, workers=count)
-        run(lambda: open_ports(settings), spec, rules.monitor, observe, sock=sock)
+        run(lambda: open_ports(settings), spec, rules.monitor, observe, sock=sock, begin=begin)
 
 
 def observe(ports: Ports) -> dict[str, Any]:

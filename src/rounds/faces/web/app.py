@@ -27,6 +27,8 @@ from rounds.faces.web.serving import Observe, Serving
 from rounds.faces.web.telemetry import Telemetry
 from rounds.loop.live import Live
 from rounds.loop.recalling import Memory
+from rounds.loop.workers import start
+from rounds.serve.pool import Begin
 
 TITLE = "Rounds"
 PREDICT = "/v1/predict"
@@ -34,16 +36,19 @@ PREDICT = "/v1/predict"
 log = structlog.get_logger("rounds.live")
 
 
-def create_app(open_ports: Opener, serve: ServeSpec, monitor: MonitorSpec, observe: Observe | None = None) -> FastAPI:
+def create_app(
+    open_ports: Opener, serve: ServeSpec, monitor: MonitorSpec, observe: Observe | None = None, begin: Begin = start
+) -> FastAPI:
     """The application; it opens its ports and seats the champion when it starts, and gives both back when it stops.
 
-    `observe` answers GET /v1/findings from the open ports; without it the alarms of the log are shown.
+    `observe` answers GET /v1/findings from the open ports; without it the alarms of the log are shown. `begin` starts a
+    worker process.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with open_ports() as ports:
-            live = Live(ports, serve, monitor, tell=tell, took=metrics.took)
+            live = Live(ports, serve, monitor, tell=tell, took=metrics.took, begin=begin)
             guard = Guard(ports.home, loopback=is_loopback(serve.host), rate=serve.rate)
             intake = Intake(serve.limits.max_bytes)
             shared = Serving(live, serve, telemetry, intake, observe or alarms, guard, Memory(ports))

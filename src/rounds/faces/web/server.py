@@ -23,6 +23,8 @@ from rounds.faces.web.listening import BACKLOG, listen
 from rounds.faces.web.protocol import Limits, protocol
 from rounds.faces.web.serving import Observe
 from rounds.loop.live import Live
+from rounds.loop.workers import start
+from rounds.serve.pool import Begin
 
 GRACE_S = 5
 FILES, OWN_FILES = 8192, 256
@@ -35,8 +37,10 @@ def run(
     observe: Observe | None = None,
     *,
     sock: socket.socket | None = None,
+    begin: Begin = start,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what has been asked and return; `sock` may listen already.
+    """Serve until SIGTERM or SIGINT, then answer what has been asked and return; `sock` may listen already, `begin`
+    starts a worker process.
 
     Raises:
         PortInUse: somebody else listens there.
@@ -44,7 +48,7 @@ def run(
     """
     with sock or listen(serve.host, serve.port) as listening:
         _log_as_json()
-        app = create_app(open_ports, serve, monitor, observe)
+        app = create_app(open_ports, serve, monitor, observe, begin)
         limits = Limits(_connections())
         server = _Server(_config(app, limits))
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
