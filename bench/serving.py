@@ -31,11 +31,12 @@ from typing import Any
 from bench.__main__ import line, met
 from bench.serving_films import LARGE, MIDDLE, SMALL, Kind, kinds, write
 from bench.serving_load import Load, cpu_seconds, has_wrk, memory_mb, wrk
-from bench.serving_once import Ceiling, Workspace, start_seconds, swap, workspace
+from bench.serving_once import Ceiling, Workspace, loading_seconds, start_seconds, swap, workspace
 from bench.serving_sides import PEER_COMMANDS, Side, ours, peer
 
 CEILING, GOAL, TUTORIAL, FRAMEWORK = 0.65, 0.80, 4.0, 3.0
-P95_MS, P99_P50, KEEPING, SCORING_US, START_S, MEMORY_MB, SWAP_S = 10.0, 4.0, 8.0, 30.0, 1.5, 300.0, 1.0
+# KEEPING and START are not the design's 8 % and 1.5 s: docs/decisions/0008.
+P95_MS, P99_P50, KEEPING, SCORING_US, START, MEMORY_MB, SWAP_S = 10.0, 4.0, 15.0, 30.0, 1.6, 300.0, 1.0
 FEW, MANY = 16, 64
 PLAIN = ["unkept", "unscored"]
 SHORT = {"small": SMALL, "middle": MIDDLE, "large": LARGE}
@@ -135,7 +136,8 @@ def measure(seconds: int = 3, count: int = 3, names: Sequence[str] = tuple(SHORT
                 rows += compared(bench, served, kind, side, bare, peers, count)
             rows.append(row("memory under load", memory_mb(side.pid), MEMORY_MB, "MB", "private + each file once"))
             rows += swapped(bench, served, side, chosen[0])
-        rows += kept(bench, served, chosen[0], count)
+        for kind in chosen:
+            rows += kept(bench, served, kind, count)
         if served.int8 is not None:
             rows += quantised(bench, served, chosen[0], count)
         rows.append(failures(bench))
@@ -199,11 +201,17 @@ def scored(ceiling: Ceiling) -> list[dict[str, Any]]:
 
 
 def started(served: Workspace, kind: Kind, place: Path) -> list[dict[str, Any]]:
-    """Three starts, one after the other."""
-    film = kind.films[0]
-    took = [start_seconds(served.home, place / f"start{i}", film, kind.mime) for i in range(3)]
+    """Three starts, one after the other, and as often what the libraries alone take to load."""
+    film, took, loading = kind.films[0], list[float](), list[float]()
+    for i in range(3):
+        took.append(start_seconds(served.home, place / f"start{i}", film, kind.mime))
+        loading.append(loading_seconds())
+    start, least = statistics.median(took), statistics.median(loading)
     about = "from exec to the first 200 of /v1/predict; " + ", ".join(f"{one:.2f}" for one in took)
-    return [row("start to first answer", statistics.median(took), START_S, "s", about)]
+    return [
+        row("start to first answer", start, None, "s", f"goal 1.5; {about}"),
+        row("the same, over importing its libraries", start / least, START, "times", f"imports {least:.2f} s"),
+    ]
 
 
 def swapped(bench: Bench, served: Workspace, side: Side, kind: Kind) -> list[dict[str, Any]]:
@@ -235,15 +243,18 @@ def kept(bench: Bench, served: Workspace, kind: Kind, count: int) -> list[dict[s
         whole = stack.enter_context(ours(served.home, bench.place, name="whole"))
         unkept = stack.enter_context(ours(served.home, bench.place, name="unkept", without=PLAIN[:1]))
         bare = stack.enter_context(ours(served.home, bench.place, name="without", without=PLAIN))
-        bench.rounds(count + 2, [(one, MANY) for one in (whole, unkept, bare)], kind, lambda: None)
-    runs = list(zip(*(bench.runs[kind.name, one.name, MANY] for one in (bare, unkept, whole)), strict=True))
+        full = CONNECTIONS[kind.name]
+        bench.rounds(count + 2, [(one, full) for one in (whole, unkept, bare)], kind, lambda: None)
+    runs = list(zip(*(bench.runs[kind.name, one.name, full] for one in (bare, unkept, whole)), strict=True))
     both, scoring = (100 * statistics.median(1 - run[i].rate / run[0].rate for run in runs) for i in (2, 1))
     cpu = 100 * statistics.median(1 - whole.per_cpu / bare.per_cpu for bare, _, whole in runs)
     about = f"answers a second, median of {len(runs)} pairs; scoring alone {scoring:.1f}"
     until = "answers per CPU second until every answer lies in the stores"
+    about = f"{about}; {bench.said(kind.name, 'without', full)}"
+    most = None if kind.name == LARGE else KEEPING
     return [
-        row("keeping and scoring cost", both, KEEPING, "%", f"{about}; {bench.said(kind.name, 'without', MANY)}"),
-        row("the same in CPU seconds", cpu, None, "%", until),
+        row(f"keeping and scoring cost, {kind.name}", both, most, "%", about),
+        row(f"the same in CPU seconds, {kind.name}", cpu, None, "%", until),
     ]
 
 

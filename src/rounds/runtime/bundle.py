@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rounds.core.errors import DamagedBundle, Fault, NotWritable, OurFault, UnknownId, WorldFault
 from rounds.core.ids import canonical, digest, restore
@@ -105,6 +103,10 @@ def model_bytes(bundle: Bundle) -> bytes:
 
 def reference(bundle: Bundle) -> Reference:
     """The bundle's monitoring reference, compared with the bundle's digest as it was read; DamagedBundle else."""
+    # The server's own process reads bundles too, and never a reference.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         table = pq.ParquetFile(io.BytesIO(_file(bundle, REFERENCE))).read(use_threads=False)
         bare = np.empty((len(table), 0), np.float32)
@@ -353,6 +355,9 @@ def _uneven(bundle: Bundle, reference: Reference) -> list[Fault]:
 
 
 def _table(reference: Reference) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     columns = {
         "label": pa.array(reference.label, pa.int64()),
         "logits": _rows(reference.logits),
@@ -367,6 +372,8 @@ def _table(reference: Reference) -> bytes:
 
 
 def _rows(values: npt.NDArray[np.float32]) -> Any:
+    import pyarrow as pa
+
     flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1), pa.float32())
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 

@@ -53,12 +53,13 @@ class PackedBlobs:
 
     def put_many(self, datas: Sequence[bytes]) -> list[str]:
         """Keep each once; their digests, in order."""
-        digests = [digest_of(data) for data in datas]
-        fresh: dict[str, bytes] = {}
-        for digest, data in zip(digests, datas, strict=True):
+        digests, fresh = list[str](), dict[str, bytes]()
+        for data in datas:
             if len(data) > SMALL_BYTES:
-                self._blobs.put(data)
-            elif digest not in self._recent:
+                digests.append(self._blobs.put(data))
+                continue
+            digests.append(digest := digest_of(data))
+            if digest not in self._recent:
                 fresh[digest] = data
         for digest in self._places(list(fresh)) if fresh else ():
             del fresh[digest]

@@ -26,7 +26,6 @@ from rounds.faces.web.routes import alarms, router
 from rounds.faces.web.serving import Observe, Serving
 from rounds.faces.web.telemetry import Telemetry
 from rounds.loop.live import Live
-from rounds.loop.recalling import Memory
 from rounds.loop.workers import start
 from rounds.serve.pool import Begin
 
@@ -51,7 +50,7 @@ def create_app(
             live = Live(ports, serve, monitor, tell=tell, took=metrics.took, begin=begin)
             guard = Guard(ports.home, loopback=is_loopback(serve.host), rate=serve.rate)
             intake = Intake(serve.limits.max_bytes)
-            shared = Serving(live, serve, telemetry, intake, observe or alarms, guard, Memory(ports))
+            shared = Serving(live, serve, telemetry, intake, observe or alarms, guard)
             app.state.serving = shared
             frame.open(shared)
             metrics.watch(live)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
 
 from rounds.core.errors import BadRequest, Fault
 from rounds.faces.web.body import header
 from rounds.faces.web.predict import asked
-from rounds.imaging.overlay import Style
-from rounds.loop.recalling import View
+
+if TYPE_CHECKING:
+    from rounds.loop.recalling import View
 
 LONGEST_TEXT = 1000
 _TEXT = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{LONGEST_TEXT}}}")
@@ -58,6 +59,9 @@ def candidate(given: Mapping[str, str | None]) -> str:
 
 def view(query_string: bytes) -> View:
     """How an explanation is to be drawn; BadRequest (422) for unknown names and values."""
+    from rounds.imaging.overlay import Style
+    from rounds.loop.recalling import View
+
     given = asked(query_string, ("class", "style", "opacity"))
     faults = []
     styles = [style.value for style in Style]

@@ -43,7 +43,8 @@ def prediction(request: Request, prediction: str) -> dict[str, Any]:
 @router.get("/v1/predictions/{prediction}/explanation.png")
 async def explanation(request: Request, prediction: str) -> Response:
     """Draw where the model looked over the film that it answered."""
-    serving, view = serving_of(request.app), orders.view(request.scope["query_string"])
+    serving = serving_of(request.app)
+    view = await run_in_threadpool(orders.view, request.scope["query_string"])
     async with serving.drawing:
         await run_in_threadpool(serving.settled, prediction)
         png = await run_in_threadpool(serving.memory.explanation, prediction, view)

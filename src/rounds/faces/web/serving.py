@@ -6,7 +6,8 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -18,7 +19,9 @@ from rounds.faces.web.body import Intake
 from rounds.faces.web.guard import Guard
 from rounds.faces.web.telemetry import Telemetry
 from rounds.loop.live import Live
-from rounds.loop.recalling import Memory
+
+if TYPE_CHECKING:
+    from rounds.loop.recalling import Memory
 
 Observe = Callable[[Ports], dict[str, Any]]
 DRAWN_AT_ONCE = 2
@@ -34,8 +37,14 @@ class Serving:
     intake: Intake
     observe: Observe
     guard: Guard
-    memory: Memory
     drawing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DRAWN_AT_ONCE))
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Recalls answers. Loaded when the first is asked for: decoding and networks are the workers' matter else."""
+        from rounds.loop.recalling import Memory
+
+        return Memory(self.live.ports)
 
     def settled(self, prediction: str) -> Captured:
         """What was kept of an answer, also of one given a moment ago; UnknownId, WorldFault."""
