@@ -112,6 +112,7 @@ class Bench:
         return f"{side} {per_cpu:.0f}/CPU-s, {rate:.0f}/s, p50 {p50:.1f} p95 {p95:.1f} p99 {p99:.1f} ms"
 
 
+_rate: Callable[[Run], float] = lambda run: run.rate  # noqa: E731
 _per_cpu: Callable[[Run], float] = lambda run: run.per_cpu  # noqa: E731
 _p50: Callable[[Run], float] = lambda run: run.load.p50  # noqa: E731
 _p95: Callable[[Run], float] = lambda run: run.load.p95  # noqa: E731
@@ -246,8 +247,8 @@ def kept(bench: Bench, served: Workspace, kind: Kind, count: int) -> list[dict[s
         full = CONNECTIONS[kind.name]
         bench.rounds(count + 2, [(one, full) for one in (whole, unkept, bare)], kind, lambda: None)
     runs = list(zip(*(bench.runs[kind.name, one.name, full] for one in (bare, unkept, whole)), strict=True))
-    both, scoring = (100 * statistics.median(1 - run[i].rate / run[0].rate for run in runs) for i in (2, 1))
-    cpu = 100 * statistics.median(1 - whole.per_cpu / bare.per_cpu for bare, _, whole in runs)
+    both, scoring = (100 * statistics.median(lost(run[0], run[i], _rate) for run in runs) for i in (2, 1))
+    cpu = 100 * statistics.median(lost(bare, whole, _per_cpu) for bare, _, whole in runs)
     about = f"answers a second, median of {len(runs)} pairs; scoring alone {scoring:.1f}"
     until = "answers per CPU second until every answer lies in the stores"
     about = f"{about}; {bench.said(kind.name, 'without', full)}"
@@ -256,6 +257,11 @@ def kept(bench: Bench, served: Workspace, kind: Kind, count: int) -> list[dict[s
         row(f"keeping and scoring cost, {kind.name}", both, most, "%", about),
         row(f"the same in CPU seconds, {kind.name}", cpu, None, "%", until),
     ]
+
+
+def lost(before: Run, after: Run, of: Callable[[Run], float]) -> float:
+    """The share of something that is lost from one run to the other."""
+    return 1 - of(after) / of(before)
 
 
 def quantised(bench: Bench, served: Workspace, kind: Kind, count: int) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence

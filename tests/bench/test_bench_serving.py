@@ -106,9 +106,9 @@ def run(requests: int, cpu: float, failed: int = 0) -> Run:
     return Run(Load(requests, 1.0, failed, 1.0, 2.0, 3.0), cpu, cpu, 0)
 
 
-def test_what_is_lost_is_a_share_of_the_answers_per_cpu_second() -> None:
-    assert lost(run(1000, 1.0), run(900, 1.0)) == pytest.approx(0.1)
-    assert lost(run(1000, 1.0), run(1000, 2.0)) == pytest.approx(0.5)
+def test_what_is_lost_is_a_share_of_the_answers_a_second_or_per_cpu_second() -> None:
+    assert lost(run(1000, 1.0), run(900, 3.0), lambda run: run.rate) == pytest.approx(0.1)
+    assert lost(run(1000, 1.0), run(1000, 2.0), lambda run: run.per_cpu) == pytest.approx(0.5)
 
 
 def test_failures_of_the_peers_are_told_and_only_ours_are_held_against_us(tmp_path: Path) -> None:
