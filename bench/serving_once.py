@@ -35,13 +35,14 @@ LIBRARIES = "sqlalchemy, fastapi, uvicorn, uvloop, httptools, numpy, structlog, 
 @dataclass(frozen=True)
 class Workspace:
     """The workspace that is served: `bundle` is champion, `int8` its variant where `rounds optimize` kept one, `other`
-    a lesser network to swap with; all of them digests."""
+    a lesser network to swap with; all of them digests. `why` says what `optimize` said of int8."""
 
     home: Path
     bundle: str
     int8: str | None
     other: str
     films: str
+    why: str
 
     def path(self, digest: str) -> Path:
         return self.home / "bundles" / digest
@@ -61,11 +62,11 @@ def workspace(home: Path) -> Workspace:
         for one in (bundle, other):
             rounds(home, "register", one)
         rounds(home, "promote", bundle, "--overrule=to be measured")
-        int8 = next((one["bundle"] for one in variants if one["name"] == "int8"), None)
+        int8, why = next((one["bundle"], one["why"]) for one in variants if one["name"] == "int8")
         if int8 is not None:
             rounds(home, "register", int8)
         films = REAL if real else f"phantoms, for want of {REAL}"
-        made.write_text(json.dumps({"bundle": bundle, "int8": int8, "other": other, "films": films}))
+        made.write_text(json.dumps({"bundle": bundle, "int8": int8, "other": other, "films": films, "why": why}))
     return Workspace(home, **json.loads(made.read_text()))
 
 
