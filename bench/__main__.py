@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-MODULES = ("loading", "training", "overhead", "int8")
+MODULES = ("loading", "training", "overhead", "int8", "scoring")
 
 
 def met(row: dict[str, Any]) -> bool | None:
