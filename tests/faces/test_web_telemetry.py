@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +106,32 @@ KEYS = ("request_id", "method", "route", "status", "version")
 def logged(served: Served) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in served.lines if line.startswith("{")]
     return [line for line in lines if line["event"] == "request"]
+
+
+def test_what_is_no_http_is_logged_as_json_too(tmp_path: Path) -> None:
+    promote(tmp_path / "home")
+    with server(tmp_path / "home") as served:
+        with socket.create_connection(("127.0.0.1", served.port)) as line:
+            line.sendall(b"no http at all\r\n\r\n")
+            assert line.recv(100).startswith(b"HTTP/1.1 400 ")
+        until(lambda: [json.loads(line)["event"] for line in served.lines if line.startswith("{")][1:], [INVALID])
+    assert [line for line in served.lines if not line.startswith(("{", "ready on "))] == []
+
+
+INVALID = "Invalid HTTP request received."
+
+
+def test_a_traceback_in_the_log_shows_no_value_of_a_variable() -> None:
+    code = (
+        "import structlog\nfrom rounds.faces.web.server import _log_as_json\n_log_as_json()\n"
+        "def fail(key):\n    raise ValueError('no')\n"
+        "try:\n    fail('rk_' + 'secret')\nexcept ValueError as error:\n"
+        "    structlog.get_logger().error('a bug', exc_info=error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = json.loads(done.stderr)
+    assert (said["event"], said["exception"][0]["frames"][-1]["name"]) == ("a bug", "fail")
+    assert "rk_secret" not in done.stderr
 
 
 def test_without_the_rule_no_request_is_logged(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ class Worker:
             self.journal.append_shadows(looked)
         except (RoundsError, KeyError) as error:
             # What a version says that only looks on may be missing; what was answered stands.
-            sys.stderr.write(f"{films.version} could not look on: {error}\n")
+            log("could not look on", version=films.version, error=str(error))
 
 
 def said(error: RoundsError) -> dict[str, Any]:
@@ -265,8 +265,15 @@ def refusal(error: RoundsError) -> tuple[list[Any], bytes]:
 
 def bug(error: Exception) -> tuple[list[Any], bytes]:
     """What nobody foresaw, in the place of an answer; what it was is for the log."""
-    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    log("a bug", error=f"{type(error).__name__}: {error}")
     return refusal(OurFault("a worker failed through a bug of ours"))
+
+
+def log(event: str, **facts: str) -> None:
+    """A line of JSON, as the server's own."""
+    at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    sys.stderr.buffer.write(orjson.dumps({**facts, "event": event, "level": "error", "timestamp": at}) + b"\n")
+    sys.stderr.buffer.flush()
 
 
 def main() -> None:

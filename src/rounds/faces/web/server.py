@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from structlog.typing import Processor
 
 from rounds.core.ports import Opener
 from rounds.core.specs import MonitorSpec, ServeSpec
@@ -103,7 +104,7 @@ def _config(app: FastAPI, limits: Limits) -> uvicorn.Config:
         lifespan="off",
         proxy_headers=False,
         access_log=False,
-        log_level="warning",
+        log_config=None,
         server_header=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_S,
@@ -124,13 +125,18 @@ class _Server(uvicorn.Server):
 
 
 def _log_as_json() -> None:
+    processors = structlog.processors
+    about: list[Processor] = [processors.add_log_level, processors.TimeStamper(fmt="iso", utc=True)]
+    # Without the values of variables: among them are keys, and whose film it is.
+    traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    line: list[Processor] = [processors.ExceptionRenderer(traces), processors.JSONRenderer(ensure_ascii=False)]
+    # What libraries log (a request that is no HTTP) in the same words.
+    theirs = logging.StreamHandler(sys.stderr)
+    drop = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    theirs.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=about, processors=[drop, *line]))
+    logging.basicConfig(handlers=[theirs], level=logging.WARNING)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
+        processors=[*about, *line],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
