@@ -39,8 +39,9 @@ pipeline: $(READY)  ## the DVC pipeline: prepare, train, export, evaluate, regis
 test: $(READY)  ## the tests, with coverage
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not faults" --cov --cov-report=term --cov-fail-under=85
 
+# AGAIN=1: only those that failed, one after the other
 test-slow: $(READY)  ## the tests that take minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --timeout 900
+	$(BIN)/python -m pytest $(if $(AGAIN),--last-failed --last-failed-no-failures none,-n 2 --dist loadfile) -m slow --timeout 900
 
 test-faults: $(READY)  ## swaps, kills, full disks and hostile clients under load; prints what was lost
 	$(BIN)/python -m pytest tests/faults -m faults

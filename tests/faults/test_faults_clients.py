@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import resource
 import socket
 import subprocess
@@ -166,7 +167,7 @@ def test_a_hundred_thousand_damaged_films_of_every_format_crash_nothing_and_grow
         before = rss_kb(served)
         report = asyncio.run(blast(served.port, Damaged(), clients=16, stop=lambda: count > MUTATIONS))  # type: ignore[arg-type]
         grown = rss_kb(served) - before
-        deaths = httpx.get(f"{served.url}/metrics").text.split("rounds_worker_deaths_total ", 1)[1].split()[0]
+        (deaths,) = re.findall(r"(?m)^rounds_worker_deaths_total (\S+)$", httpx.get(f"{served.url}/metrics").text)
     done = [*warm.requests, *report.requests]
     statuses = {status: sum(one.status == status for one in done) for status in {one.status for one in done}}
     figures(len(done), sum(count for status, count in statuses.items() if status == 0 or status >= 500))

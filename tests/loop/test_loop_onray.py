@@ -107,15 +107,21 @@ def test_a_cluster_of_two_hosts_writes_the_file_of_one_process(
     first, second = cluster
     batch.predict(ward.ports, "champion", [films], out=tmp_path / "alone.jsonl", workers=1)
     words = [sys.executable, "-m", "rounds", "--home", ward.ports.home, "predict", films, "--launcher", "ray"]
-    done = subprocess.run(
-        first.words(*words, "--out", tmp_path / "ray.jsonl", "--json"),
-        env={**os.environ, **QUIET, "RAY_ADDRESS": f"{first.address}:{PORT}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
-    told = next(line for line in done.stderr.splitlines() if line.startswith("rounds: answered by "))
-    assert f"{first.address} (" in told
-    assert f"{second.address} (" in told
+    parts = set[str]()
+    for number in range(3):
+        out = tmp_path / f"ray-{number}.jsonl"
+        done = subprocess.run(
+            first.words(*words, "--out", out, "--json"),
+            env={**os.environ, **QUIET, "RAY_ADDRESS": f"{first.address}:{PORT}"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert out.read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+        told = next(line for line in done.stderr.splitlines() if line.startswith("rounds: answered by "))
+        parts |= {host.address for host in cluster if f"{host.address} (" in told}
+        # on a busy machine one host may have done everything before the other's first process has come up
+        if len(parts) == 2:
+            break
+    assert parts == {first.address, second.address}

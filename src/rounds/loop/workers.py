@@ -34,4 +34,6 @@ class Ahead:
             stream, process = self._first
             self._first = None
             stream.close()
+            # It has nothing to lose, and would first load everything.
+            process.kill()
             process.wait()

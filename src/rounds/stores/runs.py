@@ -29,11 +29,12 @@ HOST, PID, BORN = "rounds.host", "rounds.pid", "rounds.born"
 # A run's own name: its id where MLflow was away when it began, and what keeps it from being entered twice.
 RUN, OWN = "rounds.run", "run-"
 # MLflow waits two minutes for each answer, asks eight times, and prints addresses on stdout, where our answers go; its
-# variables say otherwise where they are set.
+# variables say otherwise where they are set. Once is enough: whoever spools asks again, and looks first whether it was
+# heard; asked again blindly, a server that is only slow would make a run twice.
 MANNERS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
 }
