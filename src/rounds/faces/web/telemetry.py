@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from rounds.core.errors import OurFault
+from rounds.core.errors import Fault, OurFault, WorldFault
 from rounds.core.specs import ServeSpec
 from rounds.faces.web.metrics import Metrics
 from rounds.faces.web.problems import Problem
@@ -87,6 +87,9 @@ class Telemetry:
 def _trace(endpoint: str) -> Trace | None:
     if not endpoint:
         return None
-    from rounds.faces.web.traces import Traces
-
+    try:
+        from rounds.faces.web.traces import Traces
+    except ModuleNotFoundError as error:
+        then = "pip install 'rounds[traces]', or: rounds policy serve.traces="
+        raise WorldFault("traces need OpenTelemetry", [Fault("not installed", str(error.name), next=then)]) from error
     return Traces(endpoint)

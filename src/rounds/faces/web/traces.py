@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 
-from rounds.core.errors import Fault, WorldFault
-from rounds.serve.pool import Reply
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-try:
-    from opentelemetry.context import Context
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-except ImportError as error:
-    then = "pip install 'rounds[traces]', or: rounds policy serve.traces="
-    raise WorldFault("traces need OpenTelemetry", [Fault("not installed", str(error.name), next=then)]) from error
+from rounds.serve.pool import Reply
 
 STAGES = ("decode", "network", "keep")
 
