@@ -28,7 +28,7 @@ FOLDER = "journal"
 SUFFIX, DONE = ".journal", ".done"
 ROTATE_BYTES = 16 * 1024 * 1024
 # Rows, and bytes, of one transaction: a batch each would cost a commit each.
-TOGETHER, TOGETHER_BYTES = 2048, 32 * 1024 * 1024
+TOGETHER, TOGETHER_BYTES = 2048, 8 * 1024 * 1024
 ZEROS = 1024 * 1024
 _PARTS = 1024  # the most that one call of writev takes
 _HEAD = struct.Struct("<III")
