@@ -189,6 +189,7 @@ class Worker:
             name = film.id or new_id("p_")
             ms = (now - film.began) * 1000
             rows.append([name, label, ms, film.reference, film.subject, int(audited(secret, name, share))])
+        names, spent = [row[0] for row in rows], [row[2] for row in rows]
         if self.journal is not None:
             batch = Batch(
                 seated.version,
@@ -201,34 +202,13 @@ class Worker:
             )
             self.journal.append(batch, images, datetime.now(UTC))
             if (beside := films[0].arm[1]) is not None:
-                names = [row[0] for row in rows]
                 self._beside.append(Beside(beside, seated.bundle.imaging, names, stacked, images))
-        columns = zip(
-            rows,
-            verdicts.probabilities.tolist(),
-            verdicts.members.tolist(),
-            verdicts.refer.tolist(),
-            verdicts.reason,
-            verdicts.ood.tolist(),
-            strict=True,
-        )
         answers = []
-        for (name, label, ms, reference, _, _), probabilities, members, refer, reason, ood in columns:
-            answer = {
-                "id": name,
-                "class": classes[label],
-                "probabilities": dict(zip(classes, probabilities, strict=True)),
-                "set": [one for one, member in zip(classes, members, strict=True) if member],
-                "refer": refer,
-                "reason": reason,
-                "ood": ood,
-                "version": seated.version,
-                "bundle": seated.bundle.digest,
-                "ms": ms,
-            }
-            if reference is not None:
-                answer["reference"] = reference
-            answers.append(([200, seated.version, classes[label], refer], orjson.dumps(answer)))
+        for film, answer in zip(films, verdicts.answers(seated.bundle, seated.version, names, spent), strict=True):
+            if film.reference is not None:
+                answer["reference"] = film.reference
+            head = [200, seated.version, answer["class"], answer["refer"]]
+            answers.append((head, orjson.dumps(answer)))
         took["keep"] += time.perf_counter() - now
         return answers
 

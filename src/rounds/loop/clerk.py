@@ -190,35 +190,8 @@ def _read(path: str, most: int) -> File:
 
 
 def _lines(bundle: Bundle, version: str, taken: Taken, found: Verdicts, ms: float) -> list[bytes]:
-    classes = bundle.classes
-    columns = zip(
-        taken.ids,
-        taken.paths,
-        found.label.tolist(),
-        found.probabilities.tolist(),
-        found.members.tolist(),
-        found.refer.tolist(),
-        found.reason,
-        found.ood.tolist(),
-        strict=True,
-    )
-    lines = []
-    for name, path, label, probabilities, members, refer, reason, ood in columns:
-        answer = {
-            "id": name,
-            "class": classes[label],
-            "probabilities": dict(zip(classes, probabilities, strict=True)),
-            "set": [one for one, member in zip(classes, members, strict=True) if member],
-            "refer": refer,
-            "reason": reason,
-            "ood": ood,
-            "version": version,
-            "bundle": bundle.digest,
-            "ms": ms,
-            "path": path,
-        }
-        lines.append(_json(answer))
-    return lines
+    answers = found.answers(bundle, version, taken.ids, [ms] * len(taken.ids))
+    return [_json(answer | {"path": path}) for answer, path in zip(answers, taken.paths, strict=True)]
 
 
 def _json(answer: Mapping[str, Any]) -> bytes:

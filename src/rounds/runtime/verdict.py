@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,26 @@ class Verdicts:
     refer: npt.NDArray[np.bool_]
     reason: Sequence[str | None]
     ood: npt.NDArray[np.float32]
+
+    def answers(
+        self, bundle: Bundle, version: str, names: Sequence[str], ms: Sequence[float]
+    ) -> Iterator[dict[str, Any]]:
+        """The public answer of each film, under its prediction id and with its milliseconds."""
+        classes, columns = bundle.classes, (self.label, self.probabilities, self.members, self.refer, self.ood)
+        rows = zip(names, ms, self.reason, *(column.tolist() for column in columns), strict=True)
+        for name, spent, reason, label, probabilities, members, refer, ood in rows:
+            yield {
+                "id": name,
+                "class": classes[label],
+                "probabilities": dict(zip(classes, probabilities, strict=True)),
+                "set": [one for one, member in zip(classes, members, strict=True) if member],
+                "refer": refer,
+                "reason": reason,
+                "ood": ood,
+                "version": version,
+                "bundle": bundle.digest,
+                "ms": spent,
+            }
 
 
 class Judge:

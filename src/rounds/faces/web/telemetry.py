@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,28 +15,12 @@ from rounds.faces.web.metrics import Metrics
 from rounds.faces.web.problems import Problem
 from rounds.serve.pool import Reply
 
+if TYPE_CHECKING:
+    from rounds.faces.web.traces import Traces
+
 TRACEPARENT = b"traceparent"
 
 log = structlog.get_logger("rounds.web")
-
-
-class Trace(Protocol):
-    """Where spans go, see `faces/web/traces`."""
-
-    def request(
-        self,
-        method: str,
-        route: str,
-        status: int,
-        began: float,
-        request: str,
-        parent: bytes | None,
-        reply: Reply | None,
-    ) -> None:
-        """One answered request; `began` is a time of perf_counter, `parent` the caller's `traceparent`."""
-
-    def close(self) -> None:
-        """Send what waits to be sent."""
 
 
 class Telemetry:
@@ -45,7 +29,7 @@ class Telemetry:
     def __init__(self, metrics: Metrics, spec: ServeSpec) -> None:
         self.metrics = metrics
         self._log = spec.log_requests
-        self._trace = _trace(spec.traces)
+        self._traces = _traces(spec.traces)
 
     def request(
         self,
@@ -65,8 +49,8 @@ class Telemetry:
             log.info(
                 "request", request_id=request, method=method, route=route, status=status, ms=seconds * 1000, **about
             )
-        if self._trace is not None:
-            self._trace.request(method, route, status, began, request, headers.get(TRACEPARENT), reply)
+        if self._traces is not None:
+            self._traces.request(method, route, status, began, request, headers.get(TRACEPARENT), reply)
 
     def problem(self, error: BaseException, route: str, request: str) -> Problem:
         """The problem that an error is: counted by kind, and logged where it is the server's own fault."""
@@ -80,11 +64,11 @@ class Telemetry:
 
     def close(self) -> None:
         """Send what waits to be sent."""
-        if self._trace is not None:
-            self._trace.close()
+        if self._traces is not None:
+            self._traces.close()
 
 
-def _trace(endpoint: str) -> Trace | None:
+def _traces(endpoint: str) -> Traces | None:
     if not endpoint:
         return None
     try:

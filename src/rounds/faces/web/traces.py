@@ -37,7 +37,11 @@ class Traces:
         parent: bytes | None,
         reply: Reply | None,
     ) -> None:
-        """See one answered request: its stages are the worker's for the whole batch that it was part of."""
+        """Send one answered request.
+
+        `began` is a time of perf_counter, `parent` the caller's `traceparent`; the stages are the worker's for the
+        whole batch that it was part of.
+        """
         # Spans are dated by the wall clock, stages are measured by one that cannot be set back.
         offset = time.time_ns() - time.perf_counter_ns()
         about: dict[str, str | int] = {
